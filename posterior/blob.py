@@ -1,0 +1,125 @@
+"""BLoB: Bayesian low-rank adaptation by backpropagation (arXiv 2406.11675), made sequential.
+
+W = W0 + s B A with q(A) = N(M, diag sd^2): mean and deviation are both learned by gradients through
+samples, over class rows that are Gaussian too. Against the paper:
+
+- The prior is an argument of the state's own type, not the number 0 with one scale: that is what lets
+  yesterday's posterior be today's prior.
+- One draw per sequence, not flipout signs per token, which destroy the covariance across tokens.
+- KL in its stable form and weighted by 1/N_t; no second optimiser whose step size sets the balance.
+- B. A prior over A means something only together with the B it was learned beside. So B is either
+  Gaussian too (`b="gaussian"`), or frozen for good after a warm-up (`b="frozen"`): it moves, without a
+  prior, until at least two classes were seen and its columns are independent, and while it moves the
+  prior over A is the base prior, never a posterior learned beside another B.
+- A's base prior is centred on LoRA's random directions, not on 0: with a Gaussian B centred on 0 the
+  point A = B = 0 is a saddle at which nothing is learned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from posterior import gaussian
+from posterior.family import Draw, Facts, Slot, Tensors
+from posterior.gaussian import Diagonal
+
+_FROZEN = "b_frozen"
+_TWO_CLASSES = 2
+_RANK_TOLERANCE = 1e-3  # smallest over largest singular value of B below which a column is no direction
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """The family; scales are prior standard deviations of one weight."""
+
+    sd_down: float = 0.02
+    sd_up: float = 0.02
+    sd_head: float = 0.3
+    b: Literal["frozen", "gaussian"] = "gaussian"
+    name: str = "blob"
+
+    def _scale(self, slot: Slot) -> float:
+        return {"down": self.sd_down, "up": self.sd_up, "head": self.sd_head}[slot.role]
+
+    def _is_point(self, slot: Slot) -> bool:
+        return slot.role == "up" and self.b == "frozen"
+
+    def base(self, slots: Sequence[Slot], *, seed: int) -> Diagonal:
+        """Return p_0: A around random directions, B and head around 0."""
+        centre = {
+            s.name: gaussian.directions(s, seed=seed) if s.role == "down" else torch.zeros(s.shape)
+            for s in slots
+        }
+        random = [s for s in slots if not self._is_point(s)]
+        return Diagonal(
+            mean={s.name: centre[s.name] for s in random},
+            log_sd={s.name: torch.full(s.shape, math.log(self._scale(s))) for s in random},
+            point={s.name: centre[s.name] for s in slots if self._is_point(s)},
+            flags={_FROZEN: torch.zeros((), dtype=torch.int64)} if self.b == "frozen" else {},
+        )
+
+    def grow(self, state: Diagonal, base: Diagonal) -> Diagonal:
+        """Return the state with new class rows at the base prior."""
+        return gaussian.grow(state, base)
+
+    def forget(self, state: Diagonal, base: Diagonal, *, beta: float) -> Diagonal:
+        """Return the power prior; while B still moves, A starts again from its base (see above)."""
+        prior = gaussian.forget(state, base, beta=beta)
+        if not self._warming(state):
+            return prior
+        down = [k for k in state.mean if k.removesuffix(".A") + ".B" in state.point]
+        return Diagonal(
+            mean=dict(prior.mean) | {k: base.mean[k] for k in down},
+            log_sd=dict(prior.log_sd) | {k: base.log_sd[k] for k in down},
+            point=prior.point,
+            flags=prior.flags,
+        )
+
+    def _warming(self, state: Diagonal) -> bool:
+        return self.b == "frozen" and not bool(state.flags[_FROZEN])
+
+    def origin(self, prior: Diagonal) -> Tensors:
+        """Return zero coordinates; B has some only while it may move."""
+        moving = sorted(prior.point) if self._warming(prior) else []
+        return gaussian.origin(prior, moving=moving)
+
+    def place(self, prior: Diagonal, coordinates: Tensors) -> Diagonal:
+        """Return the state at whitened coordinates."""
+        return gaussian.place(prior, coordinates, point_scale=self.sd_up)
+
+    def noise(self, state: Diagonal) -> Mapping[str, tuple[int, ...]]:
+        """Return one standard normal per random weight."""
+        return gaussian.noise(state)
+
+    def sample(self, state: Diagonal, noise: Tensors) -> Draw:
+        """Return one set of weights per sequence."""
+        return gaussian.sample(state, noise)
+
+    def mean(self, state: Diagonal) -> Draw:
+        """Return the mean weights."""
+        return gaussian.mean(state)
+
+    def kl(self, state: Diagonal, prior: Diagonal) -> Tensor:
+        """Return KL over A, head and (if Gaussian) B; with B frozen it equals the KL over W."""
+        return gaussian.kl(state, prior)
+
+    def settle(self, state: Diagonal, facts: Facts) -> Diagonal:
+        """Freeze B once two classes were seen and its columns are independent."""
+        if not self._warming(state) or facts.classes_seen < _TWO_CLASSES:
+            return state
+        if not all(_full_rank(b) for b in state.point.values()):
+            return state
+        flags = {_FROZEN: torch.ones((), dtype=torch.int64)}
+        return Diagonal(state.mean, state.log_sd, state.point, flags)
+
+
+def _full_rank(b: Tensor) -> bool:
+    values = torch.linalg.svdvals(b.double())
+    return bool(values[-1] > _RANK_TOLERANCE * values[0])

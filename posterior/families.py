@@ -1,0 +1,31 @@
+"""The families there are. A new one is one file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from posterior.blob import Blob
+from posterior.family import Family
+from posterior.gaussian import FIELDS, Diagonal
+from posterior.point import Point
+
+FAMILIES: Final[Mapping[str, Callable[..., Family[Any]]]] = {"blob": Blob, "point": Point}
+
+# How each family's state is rebuilt from tensors: its class and the names of its fields.
+STATES: Final[Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]]] = {
+    "blob": (Diagonal, FIELDS),
+    "point": (Diagonal, FIELDS),
+}
+
+
+def make_family(name: str, options: Mapping[str, Any]) -> Family[Any]:
+    """Return the family of this name; an unknown name or option is a ValueError that lists the known."""
+    if name not in FAMILIES:
+        msg = f"unknown family {name!r}; there are {', '.join(sorted(FAMILIES))}"
+        raise ValueError(msg)
+    try:
+        return FAMILIES[name](**options)
+    except TypeError as unknown:
+        msg = f"family {name!r} does not take {sorted(options)}: {unknown}"
+        raise ValueError(msg) from unknown

@@ -1,0 +1,83 @@
+"""What arrives: raw bytes with a position, and what they mean once validated.
+
+`RawRecord` is what a `Source` yields; a codec turns it into a `Record` whose body is an `Event`, a
+`Label` or a `Refusal`. A refusal is a value, not an exception: a bad record takes its place in the
+order like any other and is dead-lettered when it is released.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_ID_CHARS: Final = 512
+
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
+Millis = int  # milliseconds since the epoch, UTC
+
+Stage = Literal["size", "encoding", "json", "schema", "clock", "label"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """Where a record lies: topic, partition, offset."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        """Write the position as operators read it."""
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class RawRecord:
+    """A record as the log holds it; `timestamp_ms` is the log's own, not the event's."""
+
+    position: Position
+    timestamp_ms: Millis
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class Event(BaseModel):
+    """Something to be judged: a mail, a review, a ticket."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    event_id: Id
+    text: Annotated[str, Field(min_length=1)]
+    time_ms: Millis
+    task: Id | None = None
+
+
+class Label(BaseModel):
+    """The truth about an event, told later, by event id or prediction id."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    event_id: Id
+    label: Id
+    time_ms: Millis
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a record cannot be used: the stage that refused it and a reason an operator can act on."""
+
+    stage: Stage
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A decoded record: its position, the sha256 of its value bytes, and what it says."""
+
+    position: Position
+    sha256: str
+    body: Event | Label | Refusal
+    raw: RawRecord

@@ -1,0 +1,218 @@
+"""A frozen Hugging Face encoder with sites for draws. The only file that knows transformers.
+
+The encoder is cut below the first adapted layer. The *prefix* never changes, so its activations are
+computed once per text, ONE TEXT AT A TIME and without padding: forward bits differ between batch
+shapes, and only an activation that is a function of the text alone may be cached, shared between
+processes and met again by replay. The *top* runs in batches with the draw applied:
+
+    site output = W0 x + (alpha / rank) B (A x)         A (n, rank, d_in), B (n, d_out, rank), n = batch or 1
+    logits      = head [h ; 1]                          h: pooled, unit length times sqrt(d)
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import AutoModel, AutoTokenizer
+
+from posterior.family import Draw, Slot
+
+HEAD = "head"
+_PACKAGE = "package:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """Which encoder, which sites, how texts become features."""
+
+    encoder: str
+    sites: str = r"layer\.5\.attention\.self\.(query|value)$"
+    rank: int = 8
+    alpha: float = 16.0
+    max_tokens: int = 64
+    pooling: Literal["mean", "first"] = "mean"
+
+
+class NoSuchSite(ValueError):
+    """The site pattern matches no linear layer of the encoder, or no stack of layers holds it."""
+
+
+def encoder_folder(spec: ModelSpec) -> Path:
+    """Return the encoder's folder; `package:NAME/sub/folder` looks inside an installed package."""
+    if not spec.encoder.startswith(_PACKAGE):
+        return Path(spec.encoder)
+    name, _, inside = spec.encoder.removeprefix(_PACKAGE).partition("/")
+    found = importlib.util.find_spec(name)
+    if found is None or not found.submodule_search_locations:
+        msg = f"the package {name!r}, which should hold the encoder, is not installed"
+        raise FileNotFoundError(msg)
+    return Path(found.submodule_search_locations[0]) / inside
+
+
+def encoder_sha256(spec: ModelSpec) -> str:
+    """Hash the encoder's weights, so that a snapshot says which base it adapts."""
+    digest = hashlib.sha256()
+    for path in sorted(encoder_folder(spec).glob("*.safetensors")):
+        with path.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+class _Stop(Exception):  # noqa: N818 - control flow, never seen outside: the prefix ends here
+    def __init__(self, hidden: Tensor) -> None:
+        self.hidden = hidden
+
+
+@final
+class AdaptedModel:
+    """The encoder cut in two, with hooks that apply the draw of the moment."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Load the encoder, freeze it and find the sites."""
+        folder = encoder_folder(spec)
+        self.spec = spec
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
+        self.dim: int = model.config.hidden_size
+        stack, first, names = _locate(model, spec.sites)
+        layers = model.get_submodule(stack)
+        self._bottom, self._top = model, _above(model, stack, first)
+        layers[first].register_forward_pre_hook(_stop_at_input, with_kwargs=True)
+        self._hidden: Tensor | None = None
+        self._draw: Draw = {}
+        self._top.get_submodule(stack)[0].register_forward_pre_hook(self._enter, with_kwargs=True)
+        self.sites = {_renumber(name, stack, first): name for name in names}
+        for name in self.sites:
+            self._top.get_submodule(name).register_forward_hook(self._site_hook(self.sites[name]))
+
+    def slots(self, classes: int) -> tuple[Slot, ...]:
+        """Return the slots of all sites and of a head with this many class rows."""
+        out = []
+        for inside, name in self.sites.items():
+            linear = self._top.get_submodule(inside)
+            out.append(Slot(f"{name}.A", (self.spec.rank, linear.in_features), "down"))
+            out.append(Slot(f"{name}.B", (linear.out_features, self.spec.rank), "up"))
+        return (*out, Slot(HEAD, (classes, self.dim + 1), "head"))
+
+    @torch.no_grad()
+    def activate(self, text: str) -> Tensor:
+        """Return the prefix's activation of one text, (tokens, d): a function of the text alone."""
+        ids = self._tokenizer(
+            text, truncation=True, max_length=self.spec.max_tokens, return_tensors="pt"
+        )
+        try:
+            self._bottom(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"])
+        except _Stop as reached:
+            return reached.hidden[0].clone()
+        msg = "the encoder ended before the first adapted layer was reached"
+        raise NoSuchSite(msg)
+
+    def logits(self, activations: Sequence[Tensor], draw: Draw) -> Tensor:
+        """Run the top over a batch of activations; returns (batch, classes)."""
+        hidden, mask = _pad(activations)
+        with self._drawing(hidden, draw):
+            out = self._top(inputs_embeds=hidden, attention_mask=mask).last_hidden_state
+        pooled = out[:, 0] if self.spec.pooling == "first" else _mean(out, mask)
+        unit = nn.functional.normalize(pooled, dim=-1) * self.dim**0.5
+        features = torch.cat([unit, torch.ones_like(unit[:, :1])], dim=-1)
+        head = draw[HEAD]
+        return (features.unsqueeze(1) * 1.0 @ head.transpose(1, 2)).squeeze(1)
+
+    @contextmanager
+    def _drawing(self, hidden: Tensor, draw: Draw) -> Iterator[None]:
+        self._hidden, self._draw = hidden, draw
+        try:
+            yield
+        finally:
+            self._hidden, self._draw = None, {}
+
+    def _enter(self, _: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        if "hidden_states" in kwargs:
+            return args, {**kwargs, "hidden_states": self._hidden}
+        return (self._hidden, *args[1:]), kwargs
+
+    def _site_hook(self, name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+        scale = self.spec.alpha / self.spec.rank
+
+        def add(_: nn.Module, args: Any, out: Tensor) -> Tensor:
+            a, b = self._draw[f"{name}.A"], self._draw[f"{name}.B"]
+            return out + scale * ((args[0] @ a.transpose(1, 2)) @ b.transpose(1, 2))
+
+        return add
+
+
+def warm_start(folder: Path, slots: Sequence[Slot]) -> dict[str, Tensor]:
+    """Read LoRA weights of a PEFT folder for our slots; the file's names end in our site names."""
+    weights = load_file(folder / "adapter_model.safetensors")
+    kinds = {"down": "lora_A", "up": "lora_B"}
+    found: dict[str, Tensor] = {}
+    for slot in slots:
+        if slot.role not in kinds:
+            continue
+        tail = f"{slot.name.rsplit('.', 1)[0]}.{kinds[slot.role]}.weight"
+        match = [v for k, v in weights.items() if k.endswith(tail)]
+        if len(match) != 1 or tuple(match[0].shape) != slot.shape:
+            shapes = [tuple(m.shape) for m in match]
+            msg = f"{folder}: expected one {tail} of shape {slot.shape}, found {shapes}"
+            raise ValueError(msg)
+        found[slot.name] = match[0].float()
+    return found
+
+
+def _locate(model: nn.Module, pattern: str) -> tuple[str, int, list[str]]:
+    """Return the layer stack's name, the first adapted index, and the sites' names."""
+    wanted = re.compile(pattern)
+    names = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and wanted.search(n)]
+    stacks = [n for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
+    for stack in sorted(stacks, key=len):
+        inside = [n for n in names if n.startswith(f"{stack}.")]
+        if names and len(inside) == len(names):
+            first = min(int(n.removeprefix(f"{stack}.").split(".")[0]) for n in names)
+            return stack, first, names
+    linears = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
+    msg = f"{pattern!r} matches no linear layer in one stack of layers; there are {linears[:8]}, ..."
+    raise NoSuchSite(msg)
+
+
+def _above(model: nn.Module, stack: str, first: int) -> nn.Module:
+    """Return a model that shares all weights but holds only the layers from `first` on."""
+    shared = {id(p): p for p in (*model.parameters(), *model.buffers())}
+    top = copy.deepcopy(model, memo=shared)
+    parent, _, leaf = stack.rpartition(".")
+    layers = top.get_submodule(stack)
+    setattr(top.get_submodule(parent), leaf, nn.ModuleList(list(layers)[first:]))
+    return top
+
+
+def _renumber(name: str, stack: str, first: int) -> str:
+    index, _, rest = name.removeprefix(f"{stack}.").partition(".")
+    return f"{stack}.{int(index) - first}.{rest}"
+
+
+def _stop_at_input(_: nn.Module, args: Any, kwargs: Any) -> None:
+    raise _Stop(kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
+
+
+def _pad(activations: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    hidden = nn.utils.rnn.pad_sequence(list(activations), batch_first=True)
+    lengths = torch.tensor([a.shape[0] for a in activations])
+    mask = (torch.arange(hidden.shape[1])[None, :] < lengths[:, None]).long()
+    return hidden, mask
+
+
+def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    weights = mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1)

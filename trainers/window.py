@@ -1,0 +1,250 @@
+"""What a worker is asked to do at a closing, and what it answers. The same in process and under Ray.
+
+An order is plain data: texts, labels by name, tensors, numbers. `carry_out` predicts the arrivals with
+the parent posterior, THEN chooses beta, forgets, and learns the members.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, final
+
+import torch
+from torch import Tensor
+
+from posterior.families import STATES, make_family
+from posterior.family import Draw, Facts, Family, Tensors, state_of, tensors_of
+from posterior.forgetting import BETA_GRID
+from posterior.tensors import require_finite
+from trainers.evaluate import draws_of, log_predictive, mean_nll
+from trainers.model import AdaptedModel
+from trainers.noise import key
+from trainers.update import InProcess, Ranks, Schedule, update
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilySpec:
+    """A family by name with its options, as settings record it."""
+
+    name: str = "blob"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnSpec:
+    """How a window is learned and how arrivals are predicted."""
+
+    schedule: Schedule = Schedule()
+    draws: int = 10
+    beta: float | None = None  # None: chosen from the grid on the incoming window
+    beta_grid: tuple[float, ...] = BETA_GRID
+    beta_sample: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One closing's work. `labels_before` is the parent's label map, `labels` the map afterwards."""
+
+    window: int
+    family: FamilySpec
+    learn: LearnSpec
+    chain_seed: int
+    seed: int
+    parent: Tensors
+    labels_before: tuple[str, ...]
+    labels: tuple[str, ...]
+    arrivals: tuple[str, ...]
+    members: tuple[tuple[str, str], ...]  # (text, label)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The answer. `forecasts[i]` follows `labels_before`; empty while no class is known."""
+
+    tensors: Tensors
+    forecasts: tuple[tuple[float, ...], ...]
+    beta: float
+    beta_nll: Mapping[str, float]
+    kl: float
+    nll: float
+    steps: int
+    seconds: Mapping[str, float]
+
+
+class Updater(Protocol):
+    """Whoever carries out orders: this process, or workers under Ray."""
+
+    def carry_out(self, order: Order) -> Outcome:
+        """Predict and learn; raises NotFinite if the belief stopped being a number."""
+        ...
+
+    def close(self) -> None:
+        """Let the workers go."""
+        ...
+
+
+@final
+class Activations:
+    """Frozen-prefix activations by text, bounded in bytes, oldest out first.
+
+    Safe to share between windows, families and processes, for an activation depends on its text alone.
+    """
+
+    def __init__(self, model: AdaptedModel, *, limit_bytes: int = 512 << 20) -> None:
+        """Start empty."""
+        self._model, self._limit = model, limit_bytes
+        self._held: OrderedDict[str, Tensor] = OrderedDict()
+        self._bytes = 0
+
+    def of(self, texts: Sequence[str]) -> list[Tensor]:
+        """Return the activations of texts, computing those not held."""
+        return [self._one(text) for text in texts]
+
+    def _one(self, text: str) -> Tensor:
+        if text in self._held:
+            self._held.move_to_end(text)
+            return self._held[text]
+        made = self._held[text] = self._model.activate(text)
+        self._bytes += made.numel() * made.element_size()
+        while self._bytes > self._limit and len(self._held) > 1:
+            _, gone = self._held.popitem(last=False)
+            self._bytes -= gone.numel() * gone.element_size()
+        return made
+
+
+@final
+class Local:
+    """Carries orders out in this process, as `world` ranks one after the other."""
+
+    def __init__(self, model: AdaptedModel, *, world: int = 1, ranks: Ranks | None = None) -> None:
+        """Use this model; `ranks` overrides the in-process ones (under Ray)."""
+        self._model = model
+        self._activations = Activations(model)
+        self._ranks = ranks or InProcess(world)
+
+    def carry_out(self, order: Order) -> Outcome:
+        """Predict, then learn."""
+        return carry_out(self._model, self._activations, order, self._ranks)
+
+    def close(self) -> None:
+        """Nothing to let go."""
+
+
+def carry_out(
+    model: AdaptedModel, activations: Activations, order: Order, ranks: Ranks
+) -> Outcome:
+    """Predict the arrivals with the parent, then turn its posterior into the next."""
+    begun = time.perf_counter()
+    family = make_family(order.family.name, order.family.options)
+    parent = state_of(*STATES[order.family.name], order.parent)
+    forecasts = _forecasts(model, activations, family, parent, order)
+    predicted = time.perf_counter()
+    if not order.members:
+        return _unchanged(order, forecasts, predicted - begun)
+    base = family.base(model.slots(len(order.labels)), seed=order.chain_seed)
+    grown = family.grow(parent, base)
+    texts = activations.of([text for text, _ in order.members])
+    targets = [order.labels.index(label) for _, label in order.members]
+    prior, beta, beta_nll = _forgotten(model, family, grown, base, order, texts, targets)
+    prepared = time.perf_counter()
+    posterior, fit = update(
+        family,
+        prior,
+        _likelihood(model, texts, targets),
+        examples=len(targets),
+        schedule=order.learn.schedule,
+        seed=order.seed,
+        window=order.window,
+        ranks=ranks,
+    )
+    settled = family.settle(posterior, Facts(len(order.labels), order.window))
+    tensors = tensors_of(settled)
+    require_finite(tensors, where=f"posterior of window {order.window}")
+    return Outcome(
+        tensors=tensors,
+        forecasts=forecasts,
+        beta=beta,
+        beta_nll=beta_nll,
+        kl=fit.kl,
+        nll=fit.nll,
+        steps=fit.steps,
+        seconds={
+            "predict": predicted - begun,
+            "prepare": prepared - predicted,
+            "learn": time.perf_counter() - prepared,
+        },
+    )
+
+
+def root(model: AdaptedModel, family: FamilySpec, *, chain_seed: int) -> dict[str, Tensor]:
+    """Return the tensors a chain starts from: the base prior before any class is known."""
+    made = make_family(family.name, family.options)
+    return tensors_of(made.base(model.slots(0), seed=chain_seed))
+
+
+def _unchanged(
+    order: Order, forecasts: tuple[tuple[float, ...], ...], seconds: float
+) -> Outcome:
+    return Outcome(
+        tensors=order.parent,
+        forecasts=forecasts,
+        beta=1.0,
+        beta_nll={},
+        kl=0.0,
+        nll=0.0,
+        steps=0,
+        seconds={"predict": seconds},
+    )
+
+
+def _forecasts(
+    model: AdaptedModel, activations: Activations, family: Family[Any], parent: Any, order: Order
+) -> tuple[tuple[float, ...], ...]:
+    if not order.labels_before or not order.arrivals:
+        return ()
+    draws = draws_of(
+        family, parent, count=order.learn.draws, seed=key(order.chain_seed, order.window)
+    )
+    log_p = log_predictive(model, activations.of(order.arrivals), draws)
+    require_finite({"predictive": log_p.exp()}, where=f"forecast before window {order.window}")
+    return tuple(tuple(row) for row in log_p.exp().tolist())
+
+
+def _forgotten(
+    model: AdaptedModel,
+    family: Family[Any],
+    grown: Any,
+    base: Any,
+    order: Order,
+    texts: Sequence[Tensor],
+    targets: Sequence[int],
+) -> tuple[Any, float, dict[str, float]]:
+    """Return the prior, beta and each candidate's nll on a sample of the window, before it is learned.
+
+    Scored with the posterior mean on members whose class the parent knew; where nothing separates the
+    candidates the largest beta stands, so that forgetting always has evidence behind it.
+    """
+    if order.learn.beta is not None:
+        beta = order.learn.beta
+        return family.forget(grown, base, beta=beta), beta, {}
+    known = [i for i, t in enumerate(targets) if t < len(order.labels_before)]
+    sample = known[:: max(1, len(known) // order.learn.beta_sample)][: order.learn.beta_sample]
+    if not sample:
+        return family.forget(grown, base, beta=1.0), 1.0, {}
+    priors = {b: family.forget(grown, base, beta=b) for b in order.learn.beta_grid}
+    chosen, wanted = [texts[i] for i in sample], [targets[i] for i in sample]
+    scores = {b: mean_nll(model, chosen, wanted, family.mean(p)) for b, p in priors.items()}
+    best = min(priors, key=lambda b: (scores[b], -b))
+    return priors[best], best, {str(b): s for b, s in scores.items()}
+
+
+def _likelihood(model: AdaptedModel, texts: Sequence[Tensor], targets: Sequence[int]) -> Any:
+    def nll(positions: Sequence[int], draw: Draw) -> Tensor:
+        logits = model.logits([texts[i] for i in positions], draw)
+        truth = torch.tensor([targets[i] for i in positions])
+        return torch.nn.functional.cross_entropy(logits, truth, reduction="sum")
+
+    return nll
