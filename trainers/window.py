@@ -19,7 +19,7 @@ from posterior.families import STATES, make_family
 from posterior.family import Draw, Facts, Family, Tensors, state_of, tensors_of
 from posterior.forgetting import BETA_GRID
 from posterior.tensors import require_finite
-from trainers.evaluate import draws_of, log_predictive, mean_nll
+from trainers.evaluate import BATCH, draws_of, log_predictive, mean_nll
 from trainers.model import AdaptedModel
 from trainers.noise import key
 from trainers.update import InProcess, Ranks, Schedule, update
@@ -140,7 +140,7 @@ def carry_out(
     begun = time.perf_counter()
     family = make_family(order.family.name, order.family.options)
     parent = state_of(*STATES[order.family.name], order.parent)
-    forecasts = _forecasts(model, activations, family, parent, order)
+    forecasts = _forecasts(model, activations, family, parent, order, ranks)
     predicted = time.perf_counter()
     if not order.members:
         return _unchanged(order, forecasts, predicted - begun)
@@ -201,16 +201,29 @@ def _unchanged(
 
 
 def _forecasts(
-    model: AdaptedModel, activations: Activations, family: Family[Any], parent: Any, order: Order
+    model: AdaptedModel,
+    activations: Activations,
+    family: Family[Any],
+    parent: Any,
+    order: Order,
+    ranks: Ranks,
 ) -> tuple[tuple[float, ...], ...]:
+    """Return p(class) of every arrival; whole batches are dealt to ranks, so bits do not depend on them."""
     if not order.labels_before or not order.arrivals:
         return ()
     draws = draws_of(
         family, parent, count=order.learn.draws, seed=key(order.chain_seed, order.window)
     )
-    log_p = log_predictive(model, activations.of(order.arrivals), draws)
-    require_finite({"predictive": log_p.exp()}, where=f"forecast before window {order.window}")
-    return tuple(tuple(row) for row in log_p.exp().tolist())
+    texts, parts = order.arrivals, []
+    for rank in ranks.mine():
+        part = torch.zeros(len(texts), len(order.labels_before), dtype=torch.float64)
+        for start in range(rank * BATCH, len(texts), ranks.world * BATCH):
+            held = activations.of(texts[start : start + BATCH])
+            part[start : start + BATCH] = log_predictive(model, held, draws).exp()
+        parts.append(part)
+    probs = torch.stack(tuple(ranks.gather(parts))).sum(dim=0)  # one term a row is not zero
+    require_finite({"predictive": probs}, where=f"forecast before window {order.window}")
+    return tuple(tuple(row) for row in probs.tolist())
 
 
 def _forgotten(
