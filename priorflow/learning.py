@@ -1,0 +1,154 @@
+"""The settings that decide what is believed, apart from those that decide where and how it runs.
+
+`learning_settings` is what a snapshot records: two runs that agree on it, on the records and on
+the plan's runtime reach the same posterior. Hosts, paths, secrets, limits that stop a run, gates
+and the number of worker processes are not in it; files enter by the sha256 of their bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from posterior.families import FAMILIES, make_family
+from priorflow.config import ConfigError, Settings
+from priorflow.nearest import nearest
+from trainers.model import ModelSpec, encoder_folder
+from trainers.update import Schedule
+from trainers.window import FamilySpec, LearnSpec
+
+FORMAT: Final = 1
+_ENCODER_FILES: Final = ("*.safetensors", "config.json", "tokenizer*.json", "*vocab*", "*merges*")
+_WARM_FILES: Final = ("*.safetensors", "adapter_config.json")
+
+
+def model_spec(settings: Settings) -> ModelSpec:
+    """Return the model section as trainers take it."""
+    return ModelSpec(**settings.model.model_dump(exclude={"warm_start"}))
+
+
+def family_spec(settings: Settings) -> FamilySpec:
+    """Return the family with all its options, defaults included, so that they are on record."""
+    name = settings.family.name
+    if name not in FAMILIES:
+        msg = f"family.name: there is no {name!r}{_hint(name, sorted(FAMILIES))}"
+        raise ConfigError(msg)
+    said = dict(_checked_options(name, settings.family.options()))
+    made = make_family(name, said)
+    effective = asdict(made) if is_dataclass(made) and not isinstance(made, type) else said
+    return FamilySpec(name=name, options={k: v for k, v in effective.items() if k != "name"})
+
+
+def learn_spec(settings: Settings) -> LearnSpec:
+    """Return the learn section as trainers take it."""
+    learn = settings.learn
+    return LearnSpec(
+        schedule=Schedule(
+            epochs=learn.epochs,
+            batch=learn.batch,
+            lr=learn.lr,
+            warmup=learn.warmup,
+            temperature=learn.temperature,
+            draws=learn.train_draws,
+        ),
+        draws=learn.draws,
+        beta=learn.beta,
+        beta_grid=learn.beta_grid,
+        beta_sample=learn.beta_sample,
+    )
+
+
+def learning_settings(settings: Settings) -> dict[str, Any]:
+    """Return the settings that determine the posterior, as canonical JSON values."""
+    family = family_spec(settings)
+    model = settings.model.model_dump(exclude={"encoder", "warm_start"})
+    warm = settings.model.warm_start
+    return {
+        "format": FORMAT,
+        "seed": settings.chain.seed,
+        "topics": settings.kafka.topics.model_dump(include={"events", "labels"}),
+        "records": _record_settings(settings),
+        "window": settings.window.model_dump(),
+        "model": {
+            **model,
+            "encoder": folder_sha256(_encoder(settings), _ENCODER_FILES),
+            "warm_start": None if warm is None else folder_sha256(warm, _WARM_FILES),
+        },
+        "family": {"name": family.name, "options": dict(family.options)},
+        "learn": _plain(settings.learn.model_dump(exclude={"workers", "world", "threads"})),
+    }
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    """Yield the dotted names on which two sets of learning settings differ, with both values."""
+    for key in sorted({*ours, *theirs}):
+        mine, other = ours.get(key), theirs.get(key)
+        if isinstance(mine, Mapping) and isinstance(other, Mapping):
+            yield from differences(mine, other, f"{at}{key}.")
+        elif mine != other:
+            yield f"{at}{key}: {mine!r}, was {other!r}"
+
+
+def folder_sha256(folder: Path, patterns: tuple[str, ...]) -> str:
+    """Hash the names and bytes of the files of a folder that match; ConfigError if none does."""
+    found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    if not any(path.suffix == ".safetensors" for path in found):
+        msg = f"{folder}: holds no weights (*.safetensors)"
+        raise ConfigError(msg)
+    digest = hashlib.sha256()
+    for path in found:
+        with path.open("rb") as stream:
+            digest.update(
+                f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode()
+            )
+    return digest.hexdigest()
+
+
+def _encoder(settings: Settings) -> Path:
+    try:
+        return encoder_folder(model_spec(settings))
+    except FileNotFoundError as missing:
+        msg = f"model.encoder: {missing}"
+        raise ConfigError(msg) from missing
+
+
+def _record_settings(settings: Settings) -> dict[str, Any]:
+    records = settings.records
+    chosen = _plain(records.model_dump(exclude={"breaker", "idle", "mapping", "label_vocabulary"}))
+    vocabulary = records.label_vocabulary
+    return {
+        **chosen,
+        "label_vocabulary": None if vocabulary is None else sorted(vocabulary),
+        "mapping": records.mapping.model_dump() if records.format == "mapped" else None,
+    }
+
+
+def _plain(section: dict[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in section.items()}
+
+
+def _checked_options(name: str, said: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    maker = FAMILIES[name]
+    known = {f.name for f in fields(maker)} - {"name"} if isinstance(maker, type) else set()
+    kinds = typing.get_type_hints(maker)
+    for option, value in said.items():
+        if option not in known:
+            msg = f"family.{option}: {name!r} has no such option{_hint(option, known)}"
+            raise ConfigError(msg)
+        try:
+            yield option, TypeAdapter(kinds[option]).validate_python(value)
+        except ValidationError as wrong:
+            said_wrong = wrong.errors(include_input=False)[0]["msg"]
+            msg = f"family.{option}: {said_wrong}"
+            raise ConfigError(msg) from wrong
+
+
+def _hint(wrong: str, known: typing.Collection[str]) -> str:
+    near = nearest(wrong, known)
+    return f"; did you mean {near!r}?" if near else f"; there are {', '.join(sorted(known))}"
