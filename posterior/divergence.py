@@ -25,7 +25,7 @@ def half_expm1_minus(delta: Tensor) -> Tensor:
 def gaussian_kl(mean: Tensor, log_sd: Tensor, prior_mean: Tensor, prior_log_sd: Tensor) -> Tensor:
     """Return KL(N(mean, e^2log_sd) || N(prior...)) summed over all entries, float64 scalar.
 
-    sum 0.5*expm1(2d) - d + 0.5 z^2 with d = log_sd - prior_log_sd and z = (mean - prior_mean) e^-prior_log_sd.
+    sum 0.5*expm1(2d) - d + 0.5 z^2, d = log_sd - prior_log_sd, z = (mean - prior_mean) e^-prior_log_sd.
     No epsilon anywhere: a floor in the denominator would waive most of the penalty of a narrow prior.
     """
     delta = log_sd.double() - prior_log_sd.double()

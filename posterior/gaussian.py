@@ -97,10 +97,7 @@ def place(prior: Diagonal, coordinates: Tensors, *, point_scale: float) -> Diago
     diverges at .001.
     """
     return Diagonal(
-        mean={
-            k: m + torch.exp(prior.log_sd[k]) * coordinates[f"mean/{k}"]
-            for k, m in prior.mean.items()
-        },
+        mean={k: m + torch.exp(prior.log_sd[k]) * coordinates[f"mean/{k}"] for k, m in prior.mean.items()},
         log_sd={k: s + coordinates[f"log_sd/{k}"] for k, s in prior.log_sd.items()},
         point={
             k: b + point_scale * coordinates[f"point/{k}"] if f"point/{k}" in coordinates else b
@@ -130,7 +127,5 @@ def kl(state: Diagonal, prior: Diagonal) -> Tensor:
     """Return the sum of the random slots' Gaussian divergences in nats."""
     total = torch.zeros((), dtype=torch.float64)
     for k in state.mean:
-        total = total + gaussian_kl(
-            state.mean[k], state.log_sd[k], prior.mean[k], prior.log_sd[k]
-        )
+        total = total + gaussian_kl(state.mean[k], state.log_sd[k], prior.mean[k], prior.log_sd[k])
     return total

@@ -18,9 +18,7 @@ Forecast = Mapping[str, float]  # label -> probability; what was known when the 
 
 def canonical_json(value: object) -> bytes:
     """Serialise to the one byte string that two equal values share; NaN is refused."""
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode()
 
 
@@ -148,10 +146,7 @@ class Plan:
     def members_sha256(self) -> str:
         """Hash members by position and content, not by text: a plan holds nothing private."""
         return sha256_json(
-            [
-                [str(m.event), m.event_sha256, str(m.label_at), m.label_sha256]
-                for m in self.members
-            ]
+            [[str(m.event), m.event_sha256, str(m.label_at), m.label_sha256] for m in self.members]
         )
 
 

@@ -27,9 +27,7 @@ def draws_of(family: Family[Any], state: Any, *, count: int, seed: int) -> list[
 
 
 @torch.no_grad()
-def log_predictive(
-    model: AdaptedModel, activations: Sequence[Tensor], draws: Sequence[Draw]
-) -> Tensor:
+def log_predictive(model: AdaptedModel, activations: Sequence[Tensor], draws: Sequence[Draw]) -> Tensor:
     """Return log p(class) of the mixture over draws, (n, classes), float64, in batches of fixed size."""
     parts = []
     for start in range(0, len(activations), BATCH):
@@ -39,9 +37,7 @@ def log_predictive(
     return torch.cat(parts)
 
 
-def mean_nll(
-    model: AdaptedModel, activations: Sequence[Tensor], targets: Sequence[int], draw: Draw
-) -> float:
+def mean_nll(model: AdaptedModel, activations: Sequence[Tensor], targets: Sequence[int], draw: Draw) -> float:
     """Return the mean nll of the targets under one draw."""
     log_p = log_predictive(model, activations, [draw])
     return float(-log_p[torch.arange(len(targets)), torch.tensor(targets)].mean())

@@ -24,7 +24,6 @@ from typing import Any, Literal, final
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from transformers import AutoModel, AutoTokenizer
 
 from posterior.family import Draw, Slot
@@ -71,7 +70,9 @@ def encoder_sha256(spec: ModelSpec) -> str:
     return digest.hexdigest()
 
 
-class _Stop(Exception):  # noqa: N818 - control flow, never seen outside: the prefix ends here
+class _Stop(Exception):
+    """Control flow, never seen outside: the prefix ends here."""
+
     def __init__(self, hidden: Tensor) -> None:
         self.hidden = hidden
 
@@ -110,9 +111,7 @@ class AdaptedModel:
     @torch.no_grad()
     def activate(self, text: str) -> Tensor:
         """Return the prefix's activation of one text, (tokens, d): a function of the text alone."""
-        ids = self._tokenizer(
-            text, truncation=True, max_length=self.spec.max_tokens, return_tensors="pt"
-        )
+        ids = self._tokenizer(text, truncation=True, max_length=self.spec.max_tokens, return_tensors="pt")
         try:
             self._bottom(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"])
         except _Stop as reached:
@@ -129,7 +128,7 @@ class AdaptedModel:
         unit = nn.functional.normalize(pooled, dim=-1) * self.dim**0.5
         features = torch.cat([unit, torch.ones_like(unit[:, :1])], dim=-1)
         head = draw[HEAD]
-        return (features.unsqueeze(1) * 1.0 @ head.transpose(1, 2)).squeeze(1)
+        return (features.unsqueeze(1) @ head.transpose(1, 2)).squeeze(1)
 
     @contextmanager
     def _drawing(self, hidden: Tensor, draw: Draw) -> Iterator[None]:

@@ -21,7 +21,10 @@ def key(*parts: int | str) -> int:
 
 
 def normals(
-    shapes: Mapping[str, tuple[int, ...]], keys: Sequence[int], *, dtype: torch.dtype = torch.float32
+    shapes: Mapping[str, tuple[int, ...]],
+    keys: Sequence[int],
+    *,
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, Tensor]:
     """Return standard normals (len(keys), *shape) for every name; row i depends on keys[i] alone."""
     sizes = [math.prod(shape) for shape in shapes.values()]

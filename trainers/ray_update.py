@@ -77,7 +77,9 @@ class Feed:
     def __init__(self) -> None:
         """Start with nothing to do."""
         self._changed = asyncio.Condition()
-        self._step, self._order, self._answer, self._open = -1, None, None, True
+        self._step, self._open = -1, True
+        self._order: Order | None = None
+        self._answer: Outcome | str | None = None
 
     async def put(self, order: Order) -> int:
         """Offer the next order and return its step."""
@@ -105,6 +107,7 @@ class Feed:
         """Wait for a step's answer."""
         async with self._changed:
             await self._changed.wait_for(lambda: step == self._step and self._answer is not None)
+            assert self._answer is not None
             return self._answer
 
     async def stop(self) -> None:
@@ -140,7 +143,7 @@ class RayUpdater:
     def __init__(self, model: ModelSpec, spec: RaySpec) -> None:
         """Start Ray if it is not up, the feed, and the fit in a thread."""
         _initialise(spec)
-        self._feed = ray.remote(num_cpus=0)(Feed).remote()
+        self._feed: Any = ray.remote(num_cpus=0)(Feed).remote()
         self._ended: Future[None] = Future()
         trainer = TorchTrainer(
             _work,
@@ -161,7 +164,7 @@ class RayUpdater:
     def _fit(self, trainer: TorchTrainer) -> None:
         try:
             trainer.fit()
-        except BaseException as cause:  # handed to whoever waits for an answer
+        except (Exception, SystemExit) as cause:  # noqa: BLE001 - handed to whoever waits for an answer
             self._ended.set_exception(cause)
         else:
             self._ended.set_result(None)
@@ -173,7 +176,7 @@ class RayUpdater:
         while True:
             ready, _ = ray.wait([pending], timeout=_LOOK_S)
             if ready:
-                answer = ray.get(pending)
+                answer: Outcome | str = ray.get(pending)
                 if isinstance(answer, str):
                     raise NotFinite(answer)
                 return answer
@@ -194,7 +197,9 @@ def _initialise(spec: RaySpec) -> None:
         return
     spec.storage.mkdir(parents=True, exist_ok=True)
     logging.getLogger("ray").setLevel(logging.WARNING)
-    here = {} if spec.address else {"num_cpus": spec.workers * spec.threads, "include_dashboard": False}
+    here: dict[str, Any] = (
+        {} if spec.address else {"num_cpus": spec.workers * spec.threads, "include_dashboard": False}
+    )
     ray.init(
         address=spec.address,
         log_to_driver=False,

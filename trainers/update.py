@@ -107,9 +107,7 @@ def update(
         for start in range(0, examples, schedule.batch):
             batch = order[start : start + schedule.batch]
             keys = {i: [key(seed, epoch, i, d) for d in range(schedule.draws)] for i in batch}
-            value, gradient = _gradient(
-                family, prior, at.coordinates, likelihood, batch, keys, scale, ranks
-            )
+            value, gradient = _gradient(family, prior, at.coordinates, likelihood, batch, keys, scale, ranks)
             _require_finite(gradient, window=window, step=at.step)
             nll += value / examples
             at = at.move(gradient, lr=schedule.lr * _pace(at.step, steps, schedule.warmup))
@@ -170,16 +168,13 @@ def _grad(value: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {k: torch.zeros_like(v) for k, v in leaves.items()}
     found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
     return {
-        k: torch.zeros_like(v) if g is None else g
-        for (k, v), g in zip(leaves.items(), found, strict=True)
+        k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(leaves.items(), found, strict=True)
     }
 
 
 def _unflatten(flat: Tensor, like: Tensors) -> dict[str, Tensor]:
     parts = flat.split([v.numel() for v in like.values()])
-    return {
-        k: p.reshape(v.shape).to(v.dtype) for (k, v), p in zip(like.items(), parts, strict=True)
-    }
+    return {k: p.reshape(v.shape).to(v.dtype) for (k, v), p in zip(like.items(), parts, strict=True)}
 
 
 def _pace(step: int, steps: int, warmup: float) -> float:

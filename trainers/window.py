@@ -37,7 +37,7 @@ class FamilySpec:
 class LearnSpec:
     """How a window is learned and how arrivals are predicted."""
 
-    schedule: Schedule = Schedule()
+    schedule: Schedule = field(default_factory=Schedule)
     draws: int = 10
     beta: float | None = None  # None: chosen from the grid on the incoming window
     beta_grid: tuple[float, ...] = BETA_GRID
@@ -133,9 +133,7 @@ class Local:
         """Nothing to let go."""
 
 
-def carry_out(
-    model: AdaptedModel, activations: Activations, order: Order, ranks: Ranks
-) -> Outcome:
+def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks: Ranks) -> Outcome:
     """Predict the arrivals with the parent, then turn its posterior into the next."""
     begun = time.perf_counter()
     family = make_family(order.family.name, order.family.options)
@@ -185,9 +183,7 @@ def root(model: AdaptedModel, family: FamilySpec, *, chain_seed: int) -> dict[st
     return tensors_of(made.base(model.slots(0), seed=chain_seed))
 
 
-def _unchanged(
-    order: Order, forecasts: tuple[tuple[float, ...], ...], seconds: float
-) -> Outcome:
+def _unchanged(order: Order, forecasts: tuple[tuple[float, ...], ...], seconds: float) -> Outcome:
     return Outcome(
         tensors=order.parent,
         forecasts=forecasts,
@@ -211,9 +207,7 @@ def _forecasts(
     """Return p(class) of every arrival; whole batches are dealt to ranks, so bits do not depend on them."""
     if not order.labels_before or not order.arrivals:
         return ()
-    draws = draws_of(
-        family, parent, count=order.learn.draws, seed=key(order.chain_seed, order.window)
-    )
+    draws = draws_of(family, parent, count=order.learn.draws, seed=key(order.chain_seed, order.window))
     texts, parts = order.arrivals, []
     for rank in ranks.mine():
         part = torch.zeros(len(texts), len(order.labels_before), dtype=torch.float64)

@@ -1,0 +1,61 @@
+"""What is BLoB's own: when B freezes, and what A's prior is until then."""
+
+from __future__ import annotations
+
+import torch
+
+from posterior.blob import Blob
+from posterior.family import Facts
+from posterior.gaussian import Diagonal
+from tests.posterior.cases import moved, slots
+
+FAMILY = Blob(b="frozen")
+TWO = Facts(classes_seen=2, window=0)
+
+
+def warm() -> Diagonal:
+    return moved(FAMILY, FAMILY.base(slots(2), seed=1), seed=2)
+
+
+def test_b_is_not_frozen_by_a_window_of_one_class() -> None:
+    assert FAMILY.settle(warm(), Facts(classes_seen=1, window=0)).flags["b_frozen"] == 0
+
+
+def test_b_is_not_frozen_while_a_column_is_no_direction() -> None:
+    state = warm()
+    state.point["q.B"][:, 1] = state.point["q.B"][:, 0]
+    assert FAMILY.settle(state, TWO).flags["b_frozen"] == 0
+
+
+def test_b_stays_where_it_was_frozen() -> None:
+    state = FAMILY.settle(warm(), TWO)
+    assert state.flags["b_frozen"] == 1
+    assert not any(k.startswith("point/") for k in FAMILY.origin(state))
+    assert torch.equal(moved(FAMILY, state, seed=5).point["q.B"], state.point["q.B"])
+
+
+def test_a_learned_beside_a_moving_b_is_no_prior() -> None:
+    base = FAMILY.base(slots(2), seed=1)
+    prior = FAMILY.forget(warm(), base, beta=1.0)
+    assert torch.equal(prior.mean["q.A"], base.mean["q.A"])
+    assert torch.equal(prior.mean["head"], warm().mean["head"])
+
+
+def test_with_b_frozen_kl_on_a_is_kl_on_the_adapted_weight() -> None:
+    """Check the claim against explicit Gaussians over W = BA, restricted to B's range."""
+    rng = torch.Generator().manual_seed(0)
+    b = torch.linalg.qr(torch.randn(4, 2, generator=rng, dtype=torch.float64))[0]
+    b = b @ torch.diag(torch.tensor([0.7, 1.9], dtype=torch.float64))
+    q_mean, p_mean = torch.randn(2, 2, generator=rng, dtype=torch.float64)
+    q_sd, p_sd = torch.rand(2, 2, generator=rng, dtype=torch.float64) + 0.2
+    basis = torch.linalg.qr(b)[0].T  # coordinates of the range of B
+
+    def over_w(mean: torch.Tensor, sd: torch.Tensor) -> torch.distributions.MultivariateNormal:
+        into = basis @ b
+        return torch.distributions.MultivariateNormal(into @ mean, into @ torch.diag(sd**2) @ into.T)
+
+    on_w = torch.distributions.kl_divergence(over_w(q_mean, q_sd), over_w(p_mean, p_sd))
+    on_a = torch.distributions.kl_divergence(
+        torch.distributions.Normal(q_mean, q_sd), torch.distributions.Normal(p_mean, p_sd)
+    ).sum()
+    torch.testing.assert_close(on_w, on_a)
