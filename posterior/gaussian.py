@@ -7,6 +7,7 @@ then anchors it.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ def directions(slot: Slot, *, seed: int) -> Tensor:
     Keyed by name, so that growing the head or adding a site leaves every other slot's start as it was.
     """
     rng = torch.Generator().manual_seed((seed << 32) ^ zlib.crc32(slot.name.encode()) & 0x7FFFFFFF)
-    bound = slot.shape[-1] ** -0.5
+    bound = 1 / math.sqrt(slot.shape[-1])
     return (torch.rand(slot.shape, generator=rng) * 2 - 1) * bound
 
 

@@ -89,12 +89,12 @@ class AdaptedModel:
         model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
         self.dim: int = model.config.hidden_size
         stack, first, names = _locate(model, spec.sites)
-        layers = model.get_submodule(stack)
+        layers = _layers(model, stack)
         self._bottom, self._top = model, _above(model, stack, first)
         layers[first].register_forward_pre_hook(_stop_at_input, with_kwargs=True)
         self._hidden: Tensor | None = None
         self._draw: Draw = {}
-        self._top.get_submodule(stack)[0].register_forward_pre_hook(self._enter, with_kwargs=True)
+        _layers(self._top, stack)[0].register_forward_pre_hook(self._enter, with_kwargs=True)
         self.sites = {_renumber(name, stack, first): name for name in names}
         for name in self.sites:
             self._top.get_submodule(name).register_forward_hook(self._site_hook(self.sites[name]))
@@ -104,6 +104,7 @@ class AdaptedModel:
         out = []
         for inside, name in self.sites.items():
             linear = self._top.get_submodule(inside)
+            assert isinstance(linear, nn.Linear)
             out.append(Slot(f"{name}.A", (self.spec.rank, linear.in_features), "down"))
             out.append(Slot(f"{name}.B", (linear.out_features, self.spec.rank), "up"))
         return (*out, Slot(HEAD, (classes, self.dim + 1), "head"))
@@ -148,7 +149,8 @@ class AdaptedModel:
 
         def add(_: nn.Module, args: Any, out: Tensor) -> Tensor:
             a, b = self._draw[f"{name}.A"], self._draw[f"{name}.B"]
-            return out + scale * ((args[0] @ a.transpose(1, 2)) @ b.transpose(1, 2))
+            changed: Tensor = out + scale * ((args[0] @ a.transpose(1, 2)) @ b.transpose(1, 2))
+            return changed
 
         return add
 
@@ -186,13 +188,19 @@ def _locate(model: nn.Module, pattern: str) -> tuple[str, int, list[str]]:
     raise NoSuchSite(msg)
 
 
+def _layers(model: nn.Module, stack: str) -> list[nn.Module]:
+    found = model.get_submodule(stack)
+    assert isinstance(found, nn.ModuleList)
+    return list(found)
+
+
 def _above(model: nn.Module, stack: str, first: int) -> nn.Module:
     """Return a model that shares all weights but holds only the layers from `first` on."""
     shared = {id(p): p for p in (*model.parameters(), *model.buffers())}
     top = copy.deepcopy(model, memo=shared)
     parent, _, leaf = stack.rpartition(".")
-    layers = top.get_submodule(stack)
-    setattr(top.get_submodule(parent), leaf, nn.ModuleList(list(layers)[first:]))
+    layers = _layers(top, stack)
+    setattr(top.get_submodule(parent), leaf, nn.ModuleList(layers[first:]))
     return top
 
 

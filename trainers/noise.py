@@ -31,7 +31,7 @@ def normals(
     rows = torch.empty(len(keys), sum(sizes), dtype=dtype)
     for row, seed in zip(rows, keys, strict=True):
         row.normal_(generator=torch.Generator().manual_seed(seed))
-    parts = rows.split(sizes, dim=1)
+    parts = rows.split_with_sizes(sizes, dim=1)
     return {
         name: part.reshape(len(keys), *shape)
         for (name, shape), part in zip(shapes.items(), parts, strict=True)

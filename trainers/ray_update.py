@@ -197,13 +197,11 @@ def _initialise(spec: RaySpec) -> None:
         return
     spec.storage.mkdir(parents=True, exist_ok=True)
     logging.getLogger("ray").setLevel(logging.WARNING)
-    here: dict[str, Any] = (
-        {} if spec.address else {"num_cpus": spec.workers * spec.threads, "include_dashboard": False}
-    )
+    own: dict[str, Any] = {"num_cpus": spec.workers * spec.threads, "include_dashboard": False}
     ray.init(
         address=spec.address,
         log_to_driver=False,
         logging_level=logging.WARNING,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": str(spec.threads)}},
-        **here,
+        **({} if spec.address else own),
     )

@@ -173,7 +173,7 @@ def _grad(value: Tensor, leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _unflatten(flat: Tensor, like: Tensors) -> dict[str, Tensor]:
-    parts = flat.split([v.numel() for v in like.values()])
+    parts = flat.split_with_sizes([v.numel() for v in like.values()])
     return {k: p.reshape(v.shape).to(v.dtype) for (k, v), p in zip(like.items(), parts, strict=True)}
 
 

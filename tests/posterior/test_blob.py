@@ -14,7 +14,9 @@ TWO = Facts(classes_seen=2, window=0)
 
 
 def warm() -> Diagonal:
-    return moved(FAMILY, FAMILY.base(slots(2), seed=1), seed=2)
+    state = moved(FAMILY, FAMILY.base(slots(2), seed=1), seed=2)
+    assert isinstance(state, Diagonal)
+    return state
 
 
 def test_b_is_not_frozen_by_a_window_of_one_class() -> None:
