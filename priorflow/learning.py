@@ -104,9 +104,7 @@ def folder_sha256(folder: Path, patterns: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
     for path in found:
         with path.open("rb") as stream:
-            digest.update(
-                f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode()
-            )
+            digest.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
 
 

@@ -39,9 +39,7 @@ def parse_duration(value: object) -> int:
     if text == "0":
         return 0
     if not isinstance(value, str) or _WHOLE.fullmatch(text) is None:
-        msg = (
-            f"{text!r} is not a duration; write a number with a unit, such as 250ms, 90s, 12h or 7d"
-        )
+        msg = f"{text!r} is not a duration; write a number with a unit, such as 250ms, 90s, 12h or 7d"
         raise ValueError(msg)
     return round(sum(float(n) * _UNITS[unit] for n, unit in re.findall(_PART, text)))
 

@@ -1,0 +1,69 @@
+"""What a command's exit status means, and which error leads to which: decided here and nowhere else."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Final
+
+
+class ExitCode(IntEnum):
+    """The exit status; a supervisor may go by it."""
+
+    OK = 0
+    BUG = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    LOST = 4
+    FENCED = 5
+    BREAKER = 6
+    DIFFERS = 7
+    DIVERGED = 8
+    INTERRUPTED = 130
+
+
+MEANING: Final[Mapping[ExitCode, str]] = {
+    ExitCode.OK: "done",
+    ExitCode.BUG: "a fault of priorflow itself; run again with --debug and report it",
+    ExitCode.USAGE: "wrong command line or configuration; nothing was done",
+    ExitCode.UNREACHABLE: "Kafka, the ledger, the disk or MLflow cannot be used now; try again",
+    ExitCode.LOST: "evidence is gone or does not verify; nothing was written on top of it",
+    ExitCode.FENCED: "another process owns the chain",
+    ExitCode.BREAKER: "too many records are bad; nothing beyond the last commit was set aside",
+    ExitCode.DIFFERS: "a replay or a verification did not give the same again",
+    ExitCode.DIVERGED: "a belief stopped being a number",
+    ExitCode.INTERRUPTED: "interrupted; the next run goes on from the last commit",
+}
+
+# By name, not by class: a command that never touched Kafka or torch need not import them to fail.
+_CODES: Final[Mapping[str, ExitCode]] = {
+    "priorflow.config.ConfigError": ExitCode.USAGE,
+    "trainers.model.NoSuchSite": ExitCode.USAGE,
+    "stream.source.SourceUnavailable": ExitCode.UNREACHABLE,
+    "stream.source.SourceLost": ExitCode.LOST,
+    "posterior.snapshot.LedgerUnavailable": ExitCode.UNREACHABLE,
+    "posterior.snapshot.LeaseHeld": ExitCode.FENCED,
+    "posterior.snapshot.Fenced": ExitCode.FENCED,
+    "posterior.snapshot.LedgerCorrupt": ExitCode.LOST,
+    "posterior.family.NotFinite": ExitCode.DIVERGED,
+}
+_DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+
+
+def code_for(error: BaseException) -> ExitCode:
+    """Return the exit status of an error: that of the nearest class the table knows, else BUG."""
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED
+    for kind in type(error).__mro__:
+        code = _CODES.get(f"{kind.__module__}.{kind.__qualname__}")
+        if code is not None:
+            return code
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return ExitCode.UNREACHABLE
+    return ExitCode.BUG
+
+
+def known_errors() -> tuple[str, ...]:
+    """Return the dotted names of the errors the table knows."""
+    return tuple(_CODES)

@@ -1,0 +1,56 @@
+"""Open what the settings name: the ledger and the blobs. The Kafka side is in `priorflow.cluster`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from connectors.blobs import open_blobs
+from connectors.ledger import SqlLedger, open_ledger
+from posterior.snapshot import Blobs, LedgerError, Snapshot
+from priorflow.config import Settings
+
+MLFLOW: Final = "mlflow"  # the outbox target of the registry
+_SQLITE: Final = "sqlite:///"
+
+
+class NoLedger(LedgerError):
+    """There is nothing to read yet."""
+
+
+@contextmanager
+def reading(settings: Settings) -> Iterator[tuple[SqlLedger, Blobs]]:
+    """Open an existing ledger and its blobs; NoLedger rather than an empty file where none was."""
+    url = settings.ledger_url
+    if url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).is_file():
+        msg = (
+            f"there is no ledger at {url.removeprefix(_SQLITE)}; `priorflow run` or `priorflow "
+            "demo` makes one, and --set home=FOLDER names another place"
+        )
+        raise NoLedger(msg)
+    blobs = open_blobs(settings.blobs_url)
+    ledger = open_ledger(url, blobs)
+    try:
+        yield ledger, blobs
+    finally:
+        ledger.close()
+
+
+def require_snapshot(ledger: SqlLedger, sha: str) -> Snapshot:
+    """Return a snapshot by sha or prefix; LedgerError says how to find one."""
+    found = ledger.snapshot(sha)
+    if found is None:
+        msg = f"no snapshot begins with {sha!r}; `priorflow snapshots ls` lists them"
+        raise LedgerError(msg)
+    return found[0]
+
+
+def require_history(ledger: SqlLedger, chain: str) -> tuple[Snapshot, ...]:
+    """Return a chain from root to head; LedgerError lists the chains there are."""
+    if ledger.chain(chain) is None:
+        names = ", ".join(known.name for known in ledger.chains()) or "none yet"
+        msg = f"there is no chain {chain!r} in this ledger; there are: {names}"
+        raise LedgerError(msg)
+    return tuple(ledger.history(chain))
