@@ -244,7 +244,17 @@ class Ledger(Protocol):
         ...
 
     def head(self, chain: str) -> Snapshot | None:
-        """Return the newest snapshot whose blobs verify; None for an empty chain."""
+        """Return the newest snapshot; None for an empty chain.
+
+        Raises LedgerCorrupt if its blobs do not verify: an operator must know, and `truncate`.
+        """
+        ...
+
+    def truncate(self, fence: Fence, reason: str) -> Sequence[str]:
+        """Set aside, newest first, the rows above the newest one that verifies; return their shas.
+
+        Their windows are then planned and learned again, to the same shas.
+        """
         ...
 
     def snapshot(self, sha: str) -> tuple[Snapshot, Circumstance] | None:

@@ -1,0 +1,70 @@
+"""The append-only log of promotions: each line carries the hash of the line before.
+
+Pure functions, shared by all ledgers. The log, not the registry, says who is champion; aliases are
+re-asserted from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Literal
+
+from posterior.snapshot import Decision, Json, LedgerCorrupt
+from stream.plan import sha256_json
+
+Action = Literal["promote", "refuse", "rollback"]
+
+
+def champion(log: Sequence[Decision]) -> str | None:
+    """Return the sha of the snapshot that the log puts in charge."""
+    return next((line.snapshot for line in reversed(log) if line.action != "refuse"), None)
+
+
+def previous(log: Sequence[Decision]) -> str | None:
+    """Return the champion before the present one: where a rollback would go."""
+    return next((line.previous for line in reversed(log) if line.action != "refuse"), None)
+
+
+def next_decision(
+    log: Sequence[Decision],
+    *,
+    chain: str,
+    at_ms: int,
+    actor: str,
+    action: Action,
+    snapshot: str,
+    evidence: Json,
+) -> Decision:
+    """Write the line that follows the log."""
+    unsigned = Decision(
+        seq=len(log),
+        chain=chain,
+        at_ms=at_ms,
+        actor=actor,
+        action=action,
+        snapshot=snapshot,
+        previous=champion(log),
+        evidence=evidence,
+        before=log[-1].hash if log else "",
+        hash="",
+    )
+    return replace(unsigned, hash=line_hash(unsigned))
+
+
+def line_hash(line: Decision) -> str:
+    """Hash everything a line says, the line before included."""
+    return sha256_json({name: value for name, value in asdict(line).items() if name != "hash"})
+
+
+def check_log(log: Sequence[Decision]) -> None:
+    """Raise LedgerCorrupt at the first line that was altered, removed or put in."""
+    before = ""
+    for place, line in enumerate(log):
+        if line.seq != place or line.before != before or line.hash != line_hash(line):
+            message = (
+                f"chain {line.chain}: the decision log does not chain at line {place}; it was "
+                "altered outside priorflow, restore the ledger from a backup"
+            )
+            raise LedgerCorrupt(message)
+        before = line.hash
