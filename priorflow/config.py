@@ -89,6 +89,16 @@ class Settings(BaseSettings):
         return self.home.expanduser().absolute()
 
     @property
+    def assets_folder(self) -> Path:
+        """Where fetched files are kept: the broker's jars, the demo's mails."""
+        return self.home_folder / "assets"
+
+    @property
+    def broker_folder(self) -> Path:
+        """Where the embedded broker keeps its data."""
+        return self.home_folder / "broker"
+
+    @property
     def archive_path(self) -> Path | None:
         """The archive that is read instead of Kafka, or None."""
         named = self.source.removeprefix(_ARCHIVE)

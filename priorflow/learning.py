@@ -77,7 +77,7 @@ def learning_settings(settings: Settings) -> dict[str, Any]:
         "window": settings.window.model_dump(),
         "model": {
             **model,
-            "encoder": folder_sha256(_encoder(settings), _ENCODER_FILES),
+            "encoder": folder_sha256(encoder_path(settings), _ENCODER_FILES),
             "warm_start": None if warm is None else folder_sha256(warm, _WARM_FILES),
         },
         "family": {"name": family.name, "options": dict(family.options)},
@@ -108,7 +108,8 @@ def folder_sha256(folder: Path, patterns: tuple[str, ...]) -> str:
     return digest.hexdigest()
 
 
-def _encoder(settings: Settings) -> Path:
+def encoder_path(settings: Settings) -> Path:
+    """Return the encoder's folder; ConfigError if its package is not installed."""
     try:
         return encoder_folder(model_spec(settings))
     except FileNotFoundError as missing:

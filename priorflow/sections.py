@@ -185,14 +185,14 @@ class MappingSettings(Section):
 class ClockSettings(Section):
     """Event times that cannot be true; judged against the own partition, never the wall clock."""
 
-    max_ahead: Duration = 365 * DAY
-    """How far a record may lie ahead of its partition's watermark."""
-    max_behind: Duration = 365 * DAY
-    """How far a record may lie behind its partition's watermark."""
+    max_ahead: Duration | None = 365 * DAY
+    """How far a record may lie ahead of its partition's watermark; null: any distance."""
+    max_behind: Duration | None = 365 * DAY
+    """How far a record may lie behind its partition's watermark; null: any distance."""
     not_before: Instant | None = parse_instant("1990-01-01")
-    """The earliest believable time; catches seconds that were sent as milliseconds."""
+    """The earliest believable time (null: any); catches seconds sent as milliseconds."""
     not_after: Instant | None = parse_instant("2100-01-01")
-    """The latest believable time; catches microseconds that were sent as milliseconds."""
+    """The latest believable time (null: any); catches microseconds sent as milliseconds."""
 
     @model_validator(mode="after")
     def _ordered(self) -> ClockSettings:

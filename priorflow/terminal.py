@@ -40,12 +40,12 @@ class Terminal:
     def say(self, text: str, *, event: str = "note", **facts: Any) -> None:
         """Print the text; facts are for tools."""
         del event, facts
-        self._rich.print(escape(text))
+        self._rich.print(escape(text), soft_wrap=True)
 
     def warn(self, text: str, *, event: str = "warning", **facts: Any) -> None:
         """Print the text so that it stands out."""
         del event, facts
-        self._rich.print(f"[yellow]! {escape(text)}[/]")
+        self._rich.print(f"[yellow]! {escape(text)}[/]", soft_wrap=True)
 
     def table(self, title: str, rows: Sequence[Row], *, event: str = "row") -> None:
         """Print a table; numbers stand on the right, a verdict in its colour."""
@@ -82,7 +82,8 @@ class Terminal:
         task = bars.add_task(escape(label), total=total)
         try:
             yield _Bar(bars, task)
-            bars.update(task, total=bars.tasks[bars.task_ids.index(task)].completed or 1)
+            reached = max(1, bars.tasks[bars.task_ids.index(task)].completed)
+            bars.update(task, total=reached, completed=reached)
         finally:
             if outermost:
                 bars.stop()

@@ -19,6 +19,7 @@ from priorflow.quantities import (
     parse_instant,
     without_password,
 )
+from priorflow.rules import intake_rules
 
 SECRET = "hunter2-correct-horse"
 
@@ -260,6 +261,35 @@ def test_a_secret_may_lie_in_a_file(tmp_path: Path) -> None:
 
 def test_addresses_without_a_password_are_shown_whole() -> None:
     assert without_password("postgresql://me@db:5432/flow") == "postgresql://me@db:5432/flow"
+
+
+def test_the_stream_is_told_what_was_set() -> None:
+    rules = intake_rules(
+        load(
+            overrides={
+                "records.out_of_order": "2s",
+                "records.clock.max_ahead": None,
+                "records.label_horizon": "3s",
+                "records.label_vocabulary": ["spam"],
+                "records.late": "divert",
+                "records.breaker.run": 7,
+                "window.kind": "time",
+                "window.size": "4s",
+            }
+        )
+    )
+    assert (rules.clock.out_of_order_ms, rules.clock.max_ahead_ms) == (2_000, None)
+    assert (rules.horizons.label_ms, rules.horizons.capacity) == (3_000, 100_000)
+    assert (rules.label_vocabulary, rules.late) == (frozenset({"spam"}), "divert")
+    assert (rules.breaker.run, rules.window.kind, rules.window.size) == (7, "time", 4_000)
+
+
+def test_the_example_of_the_page_can_be_used(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    settings = load(written(tmp_path, example))
+    assert settings.kafka.topics.events == "support.tickets"
+    assert settings.window.size == 86_400_000
 
 
 def test_every_setting_is_explained() -> None:

@@ -1,0 +1,120 @@
+"""`priorflow demo`, `run` and `replay`: what learns, and what learns again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from priorflow.exit_codes import ExitCode
+from priorflow.invocation import Invocation
+
+Source = Annotated[str | None, typer.Option(help="`kafka`, or `archive:PATH`; default: as configured.")]
+
+
+def demo(at: Invocation) -> None:
+    """Run the main job end to end on real mails, and write a report; goes on where it stopped."""
+    settings = at.settings()
+    from priorflow.demo import main
+
+    main(settings, at.console())
+
+
+def run(
+    at: Invocation,
+    until_end: Annotated[
+        bool, typer.Option("--until-end", help="Stop at the present end of the topics.")
+    ] = False,
+    windows: Annotated[int | None, typer.Option(min=1, help="Stop after so many windows.")] = None,
+    takeover: Annotated[
+        bool, typer.Option("--takeover", help="Take the chain from whoever holds its lease.")
+    ] = False,
+    bootstrap: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Kafka cluster, or `embedded`.")
+    ] = None,
+    source: Source = None,
+    archive: Annotated[
+        Path | None, typer.Option(help="Also write every record read to this archive.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Ray Train workers; 0 learns in this process.")
+    ] = None,
+) -> None:
+    """Learn from the stream until stopped; goes on from the last commit."""
+    settings = at.settings(
+        {
+            "kafka.bootstrap": bootstrap,
+            "source": source,
+            "archive": None if archive is None else str(archive),
+            "learn.workers": workers,
+        }
+    )
+    from priorflow.run import execute
+
+    execute(
+        settings,
+        until_end=until_end,
+        max_windows=windows,
+        takeover=takeover,
+        console=at.console(),
+    )
+
+
+def replay(
+    at: Invocation,
+    chain: Annotated[str | None, typer.Option(help="Chain to replay; default: as configured.")] = None,
+    first: Annotated[int | None, typer.Option("--from", min=1, help="First window.")] = None,
+    last: Annotated[int | None, typer.Option("--to", min=1, help="Last window.")] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Learn every window again and compare hashes.")
+    ] = False,
+    into: Annotated[
+        str | None, typer.Option(metavar="CHAIN", help="Learn into a new chain: what if ...?")
+    ] = None,
+    source: Source = None,
+) -> None:
+    """Learn from history again: `--verify` to prove a chain, `--into` with `--set` to ask what if.
+
+    A new chain may have another family, window length or any other setting; it never touches aliases.
+    """
+    if verify == (into is not None):
+        msg = "say either --verify, to prove a chain, or --into CHAIN, to learn into a new one"
+        raise typer.BadParameter(msg)
+    settings = at.settings()
+    origin = chain or settings.chain.name
+    from priorflow import replay as replaying
+
+    if into is not None:
+        replaying.branch(
+            settings,
+            into=into,
+            from_chain=origin,
+            first=first,
+            last=last,
+            source=source,
+            console=at.console(),
+        )
+        return
+    verdicts = replaying.verify(
+        settings, chain=origin, first=first, last=last, source=source, console=at.console()
+    )
+    _conclude(at, origin, verdicts)
+
+
+def _conclude(at: Invocation, chain: str, verdicts: Sequence[tuple[int, str, bool]]) -> None:
+    """Show what was the same again; any difference is an exit status of its own."""
+    console = at.console()
+    rows = [{"window": i, "snapshot": sha, "same": same} for i, sha, same in verdicts]
+    console.table(f"replay of {chain}", rows, event="verified")
+    differ = [index for index, _, same in verdicts if not same]
+    facts = {"chain": chain, "windows": len(rows), "differ": differ}
+    if differ:
+        listed = ", ".join(map(str, differ))
+        console.warn(f"not the same again: window {listed}", event="replay", **facts)
+        raise typer.Exit(ExitCode.DIFFERS)
+    console.say(f"{len(rows)} windows bit for bit the same again", event="replay", **facts)
+
+
+COMMANDS: Final[Mapping[str, Callable[..., None]]] = {"demo": demo, "run": run, "replay": replay}

@@ -1,0 +1,148 @@
+"""Is everything in place? One finding per check: what was found, and what to do where it is not well.
+
+A check is a function of the settings that yields findings. An error that a port raises is a finding
+too, so that one thing that is down does not hide the others.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from connectors.blobs import open_blobs
+from priorflow.config import Settings
+from priorflow.exit_codes import ExitCode, code_for
+from priorflow.opening import MLFLOW, NoLedger, reading
+
+Verdict = Literal["ok", "warn", "fail"]
+_GIB: Final = 1 << 30
+_TIGHT: Final = 5 * _GIB
+_FULL: Final = _GIB // 2
+_BEHIND: Final = 20  # snapshots that wait for the registry before somebody should look
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found; `status` is the exit status it would cause if it failed."""
+
+    what: str
+    verdict: Verdict
+    found: str
+    remedy: str = ""
+    status: ExitCode = ExitCode.USAGE
+
+
+Check = Callable[[Settings], Iterator[Finding]]
+
+
+def examine(settings: Settings, check: Check, what: str) -> list[Finding]:
+    """Run one check; what it raises becomes a finding."""
+    findings: list[Finding] = []
+    try:
+        findings.extend(check(settings))
+    except Exception as error:  # noqa: BLE001 - a doctor reports whatever is wrong and goes on
+        status = code_for(error)
+        kind = "" if status is not ExitCode.BUG else f"{type(error).__name__}: "
+        text = " ".join(str(error).split())
+        findings.append(Finding(what, "fail", f"{kind}{text}", _REMEDY.get(status, ""), status))
+    return findings
+
+
+_REMEDY: Final = {
+    ExitCode.UNREACHABLE: "see that it runs and can be reached from here",
+    ExitCode.LOST: "see docs/guarantees.md before anything is written",
+    ExitCode.BUG: "run again with --debug",
+}
+
+
+def worst(findings: Sequence[Finding]) -> ExitCode:
+    """Return the exit status of the first failure, or OK."""
+    return next((f.status for f in findings if f.verdict == "fail"), ExitCode.OK)
+
+
+def python(settings: Settings) -> Iterator[Finding]:
+    """Look at the interpreter and the cores that ranks would share."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("python", "ok", f"{version} at {sys.executable}")
+    wanted, cores = settings.learn.ranks * settings.learn.threads, os.cpu_count() or 1
+    if settings.learn.workers and wanted > cores:
+        remedy = "lower learn.workers or learn.threads"
+        yield Finding("cores", "warn", f"{wanted} threads would share {cores} cores", remedy)
+
+
+def disk(settings: Settings) -> Iterator[Finding]:
+    """Look at the room that snapshots and logs have."""
+    home = settings.home_folder
+    place = next(p for p in (home, *home.parents) if p.is_dir())
+    free = shutil.disk_usage(place).free
+    found = f"{free / _GIB:.1f} GiB free for {home}"
+    if not os.access(place, os.W_OK):
+        yield Finding("disk", "fail", f"{place} cannot be written", "set home to another folder")
+    elif free < _FULL:
+        yield Finding("disk", "fail", found, "make room", ExitCode.UNREACHABLE)
+    elif free < _TIGHT:
+        yield Finding("disk", "warn", found, "a long run needs more; make room")
+    else:
+        yield Finding("disk", "ok", found)
+
+
+def encoder(settings: Settings) -> Iterator[Finding]:
+    """Look at the encoder's files, the warm start and the family's options, by using them."""
+    from priorflow.learning import encoder_path, learning_settings  # noqa: PLC0415 - loads torch
+
+    learning = learning_settings(settings)
+    sha = learning["model"]["encoder"]
+    yield Finding("encoder", "ok", f"{encoder_path(settings)} ({sha[:12]})")
+
+
+def ledger(settings: Settings) -> Iterator[Finding]:
+    """Read the chain's head with its blobs, and compare the settings it was begun with."""
+    from priorflow.learning import differences, learning_settings  # noqa: PLC0415 - loads torch
+
+    name = settings.chain.name
+    try:
+        with reading(settings) as (book, _):
+            chain, head = book.chain(name), None
+            if chain is not None:
+                head = book.head(name)
+            backlog = len(book.backlog(MLFLOW))
+    except NoLedger:
+        yield Finding("ledger", "ok", "none yet; the first run makes it")
+        return
+    if chain is None:
+        yield Finding("ledger", "ok", f"no chain {name} yet; the first run begins it")
+        return
+    where = "empty" if head is None else f"at window {head.index} ({head.sha[:12]})"
+    yield Finding("ledger", "ok", f"chain {name} is {where}")
+    other = list(differences(learning_settings(settings), chain.settings))
+    if other:
+        remedy = "go on with the old settings, or name a new chain (chain.name)"
+        yield Finding("settings", "fail", "; ".join(other), remedy)
+    if backlog >= _BEHIND:
+        remedy = "see that MLflow runs; nothing is lost meanwhile"
+        yield Finding("outbox", "warn", f"{backlog} snapshots wait to be published", remedy)
+
+
+def blobs(settings: Settings) -> Iterator[Finding]:
+    """Write and read the empty blob."""
+    place = settings.blobs_url
+    if "://" not in place and not Path(place).is_dir():
+        yield Finding("blobs", "ok", f"none yet; the first run makes {place}")
+        return
+    store = open_blobs(place)
+    store.get(store.put(b""))
+    yield Finding("blobs", "ok", f"{place} can be written and read")
+
+
+CHECKS: Final[Sequence[tuple[str, Check]]] = (
+    ("python", python),
+    ("disk", disk),
+    ("encoder", encoder),
+    ("ledger", ledger),
+    ("blobs", blobs),
+)

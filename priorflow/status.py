@@ -1,0 +1,54 @@
+"""Where a chain stands: its head, its positions, what waits, who is champion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from connectors.decision_log import champion, previous
+from posterior.snapshot import Ledger, Snapshot
+from priorflow.opening import MLFLOW
+from priorflow.quantities import format_instant
+
+_BACKLOG: Final = 1_000  # more than this is told as this many
+
+Ends = Mapping[tuple[str, int], int]  # (topic, partition) -> offset after the last record
+
+
+def standing(ledger: Ledger, chain: str, head: Snapshot, ends: Ends | None) -> dict[str, Any]:
+    """Return one chain's state as JSON values; lag is None where the log cannot be asked."""
+    found = ledger.snapshot(head.sha)
+    plan = ledger.open_plan(chain)
+    waiting = ledger.backlog(MLFLOW, limit=_BACKLOG)
+    log = ledger.decisions(chain)
+    return {
+        "chain": chain,
+        "head": head.sha,
+        "kind": head.kind,
+        "windows": head.index,
+        "committed": None if found is None else format_instant(found[1].at_ms),
+        "classes": list(head.labels),
+        "counts": dict(head.counts),
+        "open_plan": None if plan is None else {"sha": plan.sha, "window": plan.index},
+        "champion": champion(log),
+        "previous": previous(log),
+        "version": ledger.reference(head.sha, MLFLOW),
+        "waiting_to_publish": len(waiting),
+        "publish_error": next((row.error for row in waiting if row.error), None),
+        "positions": [
+            {
+                "partition": f"{span.topic}[{span.partition}]",
+                "next": span.low,
+                "watermark": None if span.watermark_ms is None else format_instant(span.watermark_ms),
+                "records": span.consumed,
+                "lag": _lag(span.topic, span.partition, span.low, ends),
+            }
+            for span in head.spans
+        ],
+    }
+
+
+def _lag(topic: str, partition: int, low: int, ends: Ends | None) -> int | None:
+    if ends is None or (topic, partition) not in ends:
+        return None
+    return max(0, ends[topic, partition] - low)
