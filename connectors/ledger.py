@@ -19,7 +19,7 @@ from connectors import ledger_writes as writes
 from connectors.admission import check_begin, check_blobs, check_lineage, check_prefix, check_same, damaged
 from connectors.crash import Crash, live
 from connectors.decision_log import Action, next_decision
-from connectors.lease import held, is_gone
+from connectors.lease import held, is_gone, shown
 from connectors.ledger_engine import WRITES, clock, insert_new, open_engine, translated
 from connectors.ledger_schema import chains, outbox
 from posterior.snapshot import (
@@ -32,6 +32,7 @@ from posterior.snapshot import (
     Json,
     LedgerCorrupt,
     LedgerError,
+    LedgerUnavailable,
     OutboxRow,
     PlanRow,
     Snapshot,
@@ -99,17 +100,10 @@ class SqlLedger:
 
         The lease of an owner that has certainly died (see `lease.is_gone`) is free at once.
         """
-        now = clock(self._engine)
-        with self._write() as connection:
-            row = rows.locked_chain(connection, chain)
-            before = Fence(chain, row["epoch"], row["owner"] or "")
-            left = (row["expires_ms"] or 0) - connection.execute(select(now)).scalar_one()
-            if before.owner and left > 0 and not takeover and not is_gone(before.owner):
-                raise held(chain, before.owner, left)
-            fence = Fence(chain, before.epoch + 1, owner)
-            ours = {"epoch": fence.epoch, "owner": owner, "expires_ms": now + round(ttl_s * 1000)}
-            connection.execute(writes.held_by(before).values(ours))
-        return fence
+        try:
+            return self._take(chain, owner, ttl_s, takeover=takeover)
+        except LedgerUnavailable as locked:
+            raise self._blocked(chain, locked) from locked
 
     def renew(self, fence: Fence, *, ttl_s: float) -> None:
         """Prolong the lease; Fenced if it has passed to another."""
@@ -273,6 +267,26 @@ class SqlLedger:
     def close(self) -> None:
         """Let go of the database."""
         self._engine.dispose()
+
+    def _take(self, chain: str, owner: str, ttl_s: float, *, takeover: bool) -> Fence:
+        now = clock(self._engine)
+        with self._write() as connection:
+            row = rows.locked_chain(connection, chain)
+            before = Fence(chain, row["epoch"], row["owner"] or "")
+            left = (row["expires_ms"] or 0) - connection.execute(select(now)).scalar_one()
+            if before.owner and left > 0 and not takeover and not is_gone(before.owner):
+                raise held(chain, before.owner, left)
+            fence = Fence(chain, before.epoch + 1, owner)
+            ours = {"epoch": fence.epoch, "owner": owner, "expires_ms": now + round(ttl_s * 1000)}
+            connection.execute(writes.held_by(before).values(ours))
+        return fence
+
+    def _blocked(self, chain: str, locked: LedgerUnavailable) -> LedgerUnavailable:
+        """Name the owner that may be holding a lock; in a WAL its lease can still be read."""
+        with self._read() as connection:
+            owner = rows.owner_of(connection, chain)
+        suspect = f"{shown(owner)} owns the chain: if it is frozen, end it" if owner else "try again"
+        return LedgerUnavailable(f"{locked}; {suspect}")
 
     def _verified(self, row: RowMapping) -> Snapshot:
         snapshot = rows.as_snapshot(row)

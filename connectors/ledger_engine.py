@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import (
     DatabaseError,
-    IntegrityError,
+    DBAPIError,
     InterfaceError,
     OperationalError,
     SQLAlchemyError,
@@ -49,6 +49,7 @@ INSERTS: Final[Mapping[str, Callable[[Table], sqlite.Insert | postgresql.Insert]
     "postgresql": postgresql.insert,
 }
 WRITES: Final = "priorflow_writes"
+ASLEEP: Final = "25P03"  # PostgreSQL ended a session that was idle inside a transaction
 MIGRATING: Final = 0x7072696F  # advisory lock: one process migrates, the others wait
 
 
@@ -84,15 +85,24 @@ def translated(store: str) -> Iterator[None]:
     """Turn the database's errors into the port's, by what the caller can do next."""
     try:
         yield
-    except (OperationalError, InterfaceError, PoolTimeout) as failed:
-        message = f"ledger {store} cannot be reached or is locked: {_cause(failed)}"
-        raise LedgerUnavailable(message) from failed
-    except (IntegrityError, DatabaseError) as broken:
-        message = f"ledger {store} refused a row or is damaged: {_cause(broken)}"
-        raise LedgerCorrupt(message) from broken
     except SQLAlchemyError as failed:
+        if _passes(failed):
+            message = f"ledger {store} cannot be reached or is locked: {_cause(failed)}"
+            raise LedgerUnavailable(message) from failed
+        if isinstance(failed, DatabaseError):
+            message = f"ledger {store} refused a row or is damaged: {_cause(failed)}"
+            raise LedgerCorrupt(message) from failed
         message = f"ledger {store}: {_cause(failed)}"
         raise LedgerError(message) from failed
+
+
+def _passes(error: SQLAlchemyError) -> bool:
+    """Tell whether the same call may succeed later: unreachable, locked, or our session was ended."""
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    return error.connection_invalidated or getattr(error.orig, "sqlstate", None) == ASLEEP
 
 
 def _address(url: str) -> URL:

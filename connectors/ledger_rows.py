@@ -43,6 +43,11 @@ def locked_chain(connection: Connection, name: str) -> RowMapping:
     return found
 
 
+def owner_of(connection: Connection, chain: str) -> str | None:
+    """Return who holds the chain's lease, live or expired."""
+    return connection.execute(select(chains.c.owner).where(chains.c.name == chain)).scalar()
+
+
 def all_chains(connection: Connection, *only: str) -> Sequence[Chain]:
     """Return all chains by name, or only those named."""
     rows = select(chains).order_by(chains.c.name)
