@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from posterior.family import Draw, Slot
 
@@ -83,6 +84,7 @@ class AdaptedModel:
 
     def __init__(self, spec: ModelSpec) -> None:
         """Load the encoder, freeze it and find the sites."""
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call] # ours tell the operator what takes long
         folder = encoder_folder(spec)
         self.spec = spec
         self._tokenizer = AutoTokenizer.from_pretrained(folder)

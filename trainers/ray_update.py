@@ -78,6 +78,7 @@ class Feed:
         """Start with nothing to do."""
         self._changed = asyncio.Condition()
         self._step, self._open = -1, True
+        self._pids: dict[int, int] = {}
         self._order: Order | None = None
         self._answer: Outcome | str | None = None
 
@@ -87,6 +88,14 @@ class Feed:
             self._step, self._order, self._answer = self._step + 1, order, None
             self._changed.notify_all()
             return self._step
+
+    async def hello(self, rank: int, pid: int) -> None:
+        """Note which process a rank runs in, for operators."""
+        self._pids[rank] = pid
+
+    async def pids(self) -> dict[int, int]:
+        """Return the process of each rank."""
+        return dict(self._pids)
 
     async def take(self, after: int) -> tuple[int, Order | None]:
         """Wait for an unanswered order later than `after`; (step, None) means stop."""
@@ -124,6 +133,7 @@ def _work(config: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     local = Local(AdaptedModel(config["model"]), ranks=Collective(rank, world))
     feed, step = config["feed"], -1
+    ray.get(feed.hello.remote(rank, os.getpid()))
     while True:
         step, order = ray.get(feed.take.remote(step))
         if order is None:
@@ -168,6 +178,11 @@ class RayUpdater:
             self._ended.set_exception(cause)
         else:
             self._ended.set_result(None)
+
+    def worker_pid(self, rank: int = 0) -> int:
+        """Return the process id of a worker that has started."""
+        pids: dict[int, int] = ray.get(self._feed.pids.remote())
+        return pids[rank]
 
     def carry_out(self, order: Order) -> Outcome:
         """Offer the order and wait; raises NotFinite as the worker did, or WorkersLost."""

@@ -1,0 +1,114 @@
+"""Orders: predicted before learned, the same bits in process and under Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from posterior.family import NotFinite, Tensors
+from posterior.tensors import to_bytes
+from tests.trainers.conftest import SPEC
+from tests.trainers.orders import answers, order
+from trainers.model import AdaptedModel
+from trainers.ray_update import RaySpec, RayUpdater
+from trainers.window import FamilySpec, Local, Outcome, root
+
+BLOB = FamilySpec(name="blob", options={"sd_head": 0.1})
+
+
+@pytest.fixture(scope="module")
+def start(model: AdaptedModel) -> Tensors:
+    return root(model, BLOB, chain_seed=1)
+
+
+@pytest.fixture(scope="module")
+def local(model: AdaptedModel, start: Tensors) -> list[Outcome]:
+    return list(answers(Local(model), start, BLOB))
+
+
+def bits(outcome: Outcome) -> tuple[bytes, tuple[tuple[float, ...], ...], float, float]:
+    return to_bytes(outcome.tensors), outcome.forecasts, outcome.beta, outcome.kl
+
+
+def test_nothing_is_foretold_while_no_class_is_known(local: list[Outcome]) -> None:
+    assert local[0].forecasts == ()
+    assert len(local[1].forecasts) == 24
+    assert all(abs(sum(row) - 1) < 1e-9 for row in local[1].forecasts)
+
+
+def test_what_was_learned_is_foretold(local: list[Outcome]) -> None:
+    right = [row[i % 2] > 0.5 for i, row in enumerate(local[2].forecasts)]
+    assert sum(right) >= 20
+
+
+def test_forecasts_do_not_know_the_window_they_precede(model: AdaptedModel, local: list[Outcome]) -> None:
+    parent = local[0].tensors
+    told = Local(model).carry_out(order(1, parent, known=True, family=BLOB, swapped=True))
+    assert told.forecasts == local[1].forecasts
+    assert to_bytes(told.tensors) != to_bytes(local[1].tensors)
+
+
+def test_swapped_labels_lower_beta(model: AdaptedModel, local: list[Outcome]) -> None:
+    swapped = Local(model).carry_out(order(3, local[2].tensors, known=True, family=BLOB, swapped=True))
+    kept = Local(model).carry_out(order(3, local[2].tensors, known=True, family=BLOB))
+    assert kept.beta >= 0.99
+    assert swapped.beta <= 0.5
+
+
+def test_an_order_without_members_changes_nothing(model: AdaptedModel, local: list[Outcome]) -> None:
+    asked = order(1, local[0].tensors, known=True, family=BLOB)
+    empty = type(asked)(**{f: getattr(asked, f) for f in asked.__slots__} | {"members": ()})
+    outcome = Local(model).carry_out(empty)
+    assert outcome.tensors is empty.parent
+    assert outcome.forecasts == local[1].forecasts
+
+
+def test_a_cold_cache_gives_the_same_bits(start: Tensors, local: list[Outcome]) -> None:
+    again = list(answers(Local(AdaptedModel(SPEC)), start, BLOB))
+    assert [bits(o) for o in again] == [bits(o) for o in local]
+
+
+def test_a_belief_that_is_no_number_is_an_error(model: AdaptedModel, local: list[Outcome]) -> None:
+    broken = dict(local[0].tensors)
+    broken["mean/head"] = broken["mean/head"] * float("nan")
+    with pytest.raises(NotFinite, match="window 1"):
+        Local(model).carry_out(order(1, broken, known=True, family=BLOB))
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_workers_give_the_bits_of_one_process(
+    model: AdaptedModel, start: Tensors, workers: int, tmp_path: Path
+) -> None:
+    """Also with a worker killed in between: Ray starts another, which is given the same order."""
+    expected = list(answers(Local(model, world=workers), start, BLOB))
+    updater = RayUpdater(SPEC, RaySpec(workers=workers, threads=1, storage=tmp_path))
+    try:
+        outcomes = answers(updater, start, BLOB)
+        first = next(outcomes)
+        threading.Thread(target=os.kill, args=(updater.worker_pid(), signal.SIGKILL)).start()
+        assert [bits(o) for o in (first, *outcomes)] == [bits(o) for o in expected]
+    finally:
+        updater.close()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(240)
+def test_ray_hands_the_error_on_and_goes_on(start: Tensors, tmp_path: Path) -> None:
+    updater = RayUpdater(SPEC, RaySpec(workers=1, threads=1, storage=tmp_path))
+    try:
+        good = updater.carry_out(order(0, start, known=False, family=BLOB))
+        broken = {k: v * float("nan") if v.is_floating_point() else v for k, v in good.tensors.items()}
+        with pytest.raises(NotFinite, match="window 1"):
+            updater.carry_out(order(1, broken, known=True, family=BLOB))
+        again = updater.carry_out(order(0, start, known=False, family=BLOB))
+        assert to_bytes(again.tensors) == to_bytes(good.tensors)
+        assert torch.get_num_threads() == 1
+    finally:
+        updater.close()
