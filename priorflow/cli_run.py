@@ -11,7 +11,7 @@ import typer
 from priorflow.exit_codes import ExitCode
 from priorflow.invocation import Invocation
 
-Source = Annotated[str | None, typer.Option(help="`kafka`, or `archive:PATH`; default: as configured.")]
+Source = Annotated[str | None, typer.Option(help="`kafka`, or `archive:FOLDER`; default: as configured.")]
 
 
 def demo(at: Invocation) -> None:
@@ -36,7 +36,7 @@ def run(
     ] = None,
     source: Source = None,
     archive: Annotated[
-        Path | None, typer.Option(help="Also write every record read to this archive.")
+        Path | None, typer.Option(metavar="FOLDER", help="Also keep every record read in this archive.")
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Ray Train workers; 0 learns in this process.")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -48,7 +48,7 @@ class ConfigError(Exception):
 
 def _source(value: str) -> str:
     if value != "kafka" and not (value.startswith(_ARCHIVE) and value != _ARCHIVE):
-        msg = "write kafka, or archive:PATH"
+        msg = "write kafka, or archive:FOLDER"
         raise ValueError(msg)
     return value
 
@@ -70,9 +70,11 @@ class Settings(BaseSettings):
     """Folder for everything that is generated; relative to where one runs."""
     chain: ChainSettings = ChainSettings()
     source: Annotated[str, AfterValidator(_source)] = "kafka"
-    """`kafka`, or `archive:PATH` for records written by `archive`."""
+    """`kafka`, or `archive:FOLDER` for records kept by `archive`."""
     archive: Path | None = None
-    """Write every record that is read here (.jsonl or .parquet), for replay without Kafka."""
+    """Folder that keeps every record that is read, byte for byte, for replay without Kafka."""
+    archive_form: Literal["parquet", "jsonl"] = "parquet"
+    """How the archive's parts are written."""
     kafka: KafkaSettings = KafkaSettings()
     records: RecordSettings = RecordSettings()
     window: WindowSettings = WindowSettings()

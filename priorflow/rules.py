@@ -1,7 +1,8 @@
-"""What the stream is told of the settings."""
+"""What the stream and the codec are told of the settings."""
 
 from __future__ import annotations
 
+from connectors.codec import CodecRules, Mapped
 from priorflow.config import Settings
 from stream.breaker import BreakerRules
 from stream.clock import ClockRules
@@ -27,6 +28,18 @@ def intake_rules(settings: Settings) -> IntakeRules:
         label_vocabulary=None if vocabulary is None else frozenset(vocabulary),
         max_classes=records.max_classes,
         progress_every=settings.window.progress_every,
+    )
+
+
+def codec_rules(settings: Settings) -> CodecRules:
+    """Return what is read from where."""
+    records, topics = settings.records, settings.kafka.topics
+    mapped = records.format == "mapped"
+    return CodecRules(
+        events_topic=topics.events,
+        labels_topic=topics.labels,
+        max_bytes=records.max_bytes,
+        mapped=Mapped(**records.mapping.model_dump()) if mapped else None,
     )
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from connectors.codec import decoder
 from priorflow.config import ConfigError, Settings, describe, load
 from priorflow.quantities import (
     format_duration,
@@ -19,7 +20,8 @@ from priorflow.quantities import (
     parse_instant,
     without_password,
 )
-from priorflow.rules import intake_rules
+from priorflow.rules import codec_rules, intake_rules
+from stream.record import Event, Label, Position, RawRecord
 
 SECRET = "hunter2-correct-horse"
 
@@ -159,7 +161,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ({"kafka.security_protocol": "SASL_SSL"}, "also needs sasl_mechanism"),
         ({"kafka.sasl_username": "me"}, "set security_protocol"),
         ({"kafka.bootstrap": "broker"}, "host:port"),
-        ({"source": "files"}, "archive:PATH"),
+        ({"source": "files"}, "archive:FOLDER"),
         ({"learn.workers": 2, "learn.world": 3}, "leave world out"),
         ({"window.size": "7d"}, "kind: time"),
         ({"window.size": 0}, "at least one example"),
@@ -284,11 +286,25 @@ def test_the_stream_is_told_what_was_set() -> None:
     assert (rules.breaker.run, rules.window.kind, rules.window.size) == (7, "time", 4_000)
 
 
-def test_the_example_of_the_page_can_be_used(tmp_path: Path) -> None:
+def page_example(tmp_path: Path) -> Settings:
     page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
     example = page.partition("```yaml\n")[2].partition("```")[0]
-    settings = load(written(tmp_path, example))
-    assert settings.kafka.topics.events == "support.tickets"
+    return load(written(tmp_path, example))
+
+
+def test_the_example_of_the_page_reads_the_records_it_speaks_of(tmp_path: Path) -> None:
+    settings = page_example(tmp_path)
+    decode = decoder(codec_rules(settings))
+    ticket = {"ticket": {"id": "t1", "body": "no light", "created_ms": 978_307_200_000}}
+    solved = {"ticket_id": "t1", "queue": "outage", "closed_ms": 978_307_260_000}
+    bodies = [
+        decode(RawRecord(Position(topic, 0, 0), 0, None, json.dumps(value).encode())).body
+        for topic, value in (("support.tickets", ticket), ("support.resolutions", solved))
+    ]
+    assert bodies == [
+        Event(event_id="t1", text="no light", time_ms=978_307_200_000),
+        Label(event_id="t1", label="outage", time_ms=978_307_260_000),
+    ]
     assert settings.window.size == 86_400_000
 
 
