@@ -51,12 +51,9 @@ class Blob:
     def _is_point(self, slot: Slot) -> bool:
         return slot.role == "up" and self.b == "frozen"
 
-    def base(self, slots: Sequence[Slot], *, seed: int) -> Diagonal:
+    def base(self, slots: Sequence[Slot], *, seed: int, centres: Tensors) -> Diagonal:
         """Return p_0: A around random directions, B and head around 0."""
-        centre = {
-            s.name: gaussian.directions(s, seed=seed) if s.role == "down" else torch.zeros(s.shape)
-            for s in slots
-        }
+        centre = {s.name: gaussian.centre(s, seed=seed, centres=centres) for s in slots}
         random = [s for s in slots if not self._is_point(s)]
         return Diagonal(
             mean={s.name: centre[s.name] for s in random},

@@ -67,8 +67,12 @@ class Family(Protocol[S]):
         """The word that selects this family in the configuration."""
         ...
 
-    def base(self, slots: Sequence[Slot], *, seed: int) -> S:
-        """Return the base prior p_0 over these slots; the seed fixes random initial directions."""
+    def base(self, slots: Sequence[Slot], *, seed: int, centres: Tensors) -> S:
+        """Return the base prior p_0 over these slots.
+
+        The seed fixes random initial directions; `centres` gives weights of a warm start to centre
+        the slots it names on instead.
+        """
         ...
 
     def grow(self, state: S, base: S) -> S:

@@ -46,6 +46,13 @@ def directions(slot: Slot, *, seed: int) -> Tensor:
     return (torch.rand(slot.shape, generator=rng) * 2 - 1) * bound
 
 
+def centre(slot: Slot, *, seed: int, centres: Tensors) -> Tensor:
+    """Return where a slot's base lies: at a warm start's weights, random directions (A), or 0."""
+    if slot.name in centres:
+        return centres[slot.name]
+    return directions(slot, seed=seed) if slot.role == "down" else torch.zeros(slot.shape)
+
+
 def grow_rows(tensor: Tensor, base: Tensor) -> Tensor:
     """Append the rows that `tensor` lacks from `base`; the first axis is the only one that may grow."""
     have = tensor.shape[0]

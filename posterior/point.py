@@ -26,12 +26,9 @@ class Point:
     scale: float = 0.02
     name: str = "point"
 
-    def base(self, slots: Sequence[Slot], *, seed: int) -> Diagonal:
+    def base(self, slots: Sequence[Slot], *, seed: int, centres: Tensors) -> Diagonal:
         """Return random directions for A and zeros elsewhere."""
-        point = {
-            s.name: gaussian.directions(s, seed=seed) if s.role == "down" else torch.zeros(s.shape)
-            for s in slots
-        }
+        point = {s.name: gaussian.centre(s, seed=seed, centres=centres) for s in slots}
         return Diagonal(mean={}, log_sd={}, point=point, flags={})
 
     def grow(self, state: Diagonal, base: Diagonal) -> Diagonal:

@@ -30,7 +30,9 @@ _WARM_FILES: Final = ("*.safetensors", "adapter_config.json")
 
 def model_spec(settings: Settings) -> ModelSpec:
     """Return the model section as trainers take it."""
-    return ModelSpec(**settings.model.model_dump(exclude={"warm_start"}))
+    warm = settings.model.warm_start
+    section = settings.model.model_dump(exclude={"warm_start"})
+    return ModelSpec(**section, warm_start=None if warm is None else str(warm.absolute()))
 
 
 def family_spec(settings: Settings) -> FamilySpec:

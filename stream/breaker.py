@@ -45,8 +45,9 @@ class Breaker:
         if self._run > self._rules.run or (full and self._bad > self._rules.share * self._rules.over):
             assert isinstance(record.body, Refusal)
             msg = (
-                f"{self._bad} of the last {len(self._last)} records are bad, {self._run} in a row; the last is "
-                f"{record.position} ({record.body.stage}: {record.body.reason}). They are in the "
-                f"dead-letter topic. Mend the producer or the mapping, or raise records.breaker, and run again"
+                f"{self._bad} of the last {len(self._last)} records are bad, {self._run} in a row; "
+                f"the last is {record.position} ({record.body.stage}: {record.body.reason}). "
+                f"They are in the dead-letter topic. Mend the producer or the mapping, or raise "
+                f"records.breaker, and run again"
             )
             raise TooMuchBad(msg)

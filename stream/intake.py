@@ -125,6 +125,10 @@ class Intake:
         """Return the floors to record when these partitions (or all) have fallen silent."""
         return self._merge.end_floors(only)
 
+    def newcomer(self, partition: Partition) -> Floor:
+        """Return the floor to record for a partition that was not there before."""
+        return self._merge.newcomer(partition)
+
     def floor(self, floor: Floor) -> None:
         """Let a recorded floor take effect; opens a partition that appeared later."""
         self._merge.join(floor)

@@ -202,6 +202,11 @@ class Merge:
         self._lanes[top.topic, top.partition].mark(top.offset)
         return top
 
+    def newcomer(self, key: Partition) -> Floor:
+        """Return the floor for a partition that has appeared: nothing before what may be released."""
+        settled = self._settled()
+        return Floor(*key, 0, DAWN if settled is None else settled)
+
     def end_floors(self, only: Iterable[Partition] | None = None) -> list[Floor]:
         """Return floors that let everything buffered go (of all partitions, or of those named).
 

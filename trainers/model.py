@@ -43,6 +43,7 @@ class ModelSpec:
     alpha: float = 16.0
     max_tokens: int = 64
     pooling: Literal["mean", "first"] = "mean"
+    warm_start: str | None = None  # a PEFT folder
 
 
 class NoSuchSite(ValueError):
@@ -95,11 +96,17 @@ class AdaptedModel:
         self._bottom, self._top = model, _above(model, stack, first)
         layers[first].register_forward_pre_hook(_stop_at_input, with_kwargs=True)
         self._hidden: Tensor | None = None
+        self.centres: dict[str, Tensor] = {}
         self._draw: Draw = {}
         _layers(self._top, stack)[0].register_forward_pre_hook(self._enter, with_kwargs=True)
         self.sites = {_renumber(name, stack, first): name for name in names}
         for name in self.sites:
             self._top.get_submodule(name).register_forward_hook(self._site_hook(self.sites[name]))
+        self._warm()
+
+    def _warm(self) -> None:
+        if self.spec.warm_start is not None:
+            self.centres = warm_start(Path(self.spec.warm_start), self.slots(0))
 
     def slots(self, classes: int) -> tuple[Slot, ...]:
         """Return the slots of all sites and of a head with this many class rows."""

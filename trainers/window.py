@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, final
 
 import torch
@@ -46,7 +46,10 @@ class LearnSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One closing's work. `labels_before` is the parent's label map, `labels` the map afterwards."""
+    """One closing's work. `labels_before` is the parent's label map, `labels` the map afterwards.
+
+    An empty `parent` stands for the base prior, from which every chain starts.
+    """
 
     window: int
     family: FamilySpec
@@ -137,12 +140,14 @@ def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks
     """Predict the arrivals with the parent, then turn its posterior into the next."""
     begun = time.perf_counter()
     family = make_family(order.family.name, order.family.options)
+    if not order.parent:
+        order = replace(order, parent=root(model, order.family, chain_seed=order.chain_seed))
     parent = state_of(*STATES[order.family.name], order.parent)
     forecasts = _forecasts(model, activations, family, parent, order, ranks)
     predicted = time.perf_counter()
     if not order.members:
         return _unchanged(order, forecasts, predicted - begun)
-    base = family.base(model.slots(len(order.labels)), seed=order.chain_seed)
+    base = family.base(model.slots(len(order.labels)), seed=order.chain_seed, centres=model.centres)
     grown = family.grow(parent, base)
     texts = activations.of([text for text, _ in order.members])
     targets = [order.labels.index(label) for _, label in order.members]
@@ -180,7 +185,7 @@ def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks
 def root(model: AdaptedModel, family: FamilySpec, *, chain_seed: int) -> dict[str, Tensor]:
     """Return the tensors a chain starts from: the base prior before any class is known."""
     made = make_family(family.name, family.options)
-    return tensors_of(made.base(model.slots(0), seed=chain_seed))
+    return tensors_of(made.base(model.slots(0), seed=chain_seed, centres=model.centres))
 
 
 def _unchanged(order: Order, forecasts: tuple[tuple[float, ...], ...], seconds: float) -> Outcome:

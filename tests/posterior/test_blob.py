@@ -14,7 +14,7 @@ TWO = Facts(classes_seen=2, window=0)
 
 
 def warm() -> Diagonal:
-    state = moved(FAMILY, FAMILY.base(slots(2), seed=1), seed=2)
+    state = moved(FAMILY, FAMILY.base(slots(2), seed=1, centres={}), seed=2)
     assert isinstance(state, Diagonal)
     return state
 
@@ -37,7 +37,7 @@ def test_b_stays_where_it_was_frozen() -> None:
 
 
 def test_a_learned_beside_a_moving_b_is_no_prior() -> None:
-    base = FAMILY.base(slots(2), seed=1)
+    base = FAMILY.base(slots(2), seed=1, centres={})
     prior = FAMILY.forget(warm(), base, beta=1.0)
     assert torch.equal(prior.mean["q.A"], base.mean["q.A"])
     assert torch.equal(prior.mean["head"], warm().mean["head"])

@@ -28,7 +28,7 @@ def same(a: Any, b: Any) -> bool:
 
 @each_family
 def test_the_same_noise_gives_the_same_draw_and_touches_nothing(family: Family[Any]) -> None:
-    state = moved(family, family.base(slots(3), seed=1), seed=2)
+    state = moved(family, family.base(slots(3), seed=1, centres={}), seed=2)
     before, world = to_bytes(tensors_of(state)), torch.get_rng_state()
     noise = normals(dict(family.noise(state)), 4, seed=3)
     one, two = family.sample(state, noise), family.sample(state, noise)
@@ -40,7 +40,7 @@ def test_the_same_noise_gives_the_same_draw_and_touches_nothing(family: Family[A
 
 @each_family
 def test_the_mean_of_many_draws_approaches_the_mean(family: Family[Any]) -> None:
-    state = moved(family, family.base(slots(3), seed=1), seed=2)
+    state = moved(family, family.base(slots(3), seed=1, centres={}), seed=2)
     draw = family.sample(state, normals(dict(family.noise(state)), 4000, seed=3))
     for name, centre in family.mean(state).items():
         spread = draw[name].std(dim=0, correction=0).max() if draw[name].shape[0] > 1 else 0.0
@@ -50,7 +50,7 @@ def test_the_mean_of_many_draws_approaches_the_mean(family: Family[Any]) -> None
 
 @each_family
 def test_state_to_bytes_to_state_is_exact(family: Family[Any]) -> None:
-    state = moved(family, family.base(slots(3), seed=1), seed=2)
+    state = moved(family, family.base(slots(3), seed=1, centres={}), seed=2)
     kind = "point" if isinstance(family, Point) else "blob"
     data = to_bytes(tensors_of(state))
     back = state_of(*STATES[kind], from_bytes(data))
@@ -59,7 +59,7 @@ def test_state_to_bytes_to_state_is_exact(family: Family[Any]) -> None:
 
 @each_family
 def test_coordinates_at_the_origin_are_the_prior(family: Family[Any]) -> None:
-    prior = moved(family, family.base(slots(3), seed=1), seed=2)
+    prior = moved(family, family.base(slots(3), seed=1, centres={}), seed=2)
     assert same(family.place(prior, family.origin(prior)), prior)
 
 
@@ -67,7 +67,7 @@ def test_coordinates_at_the_origin_are_the_prior(family: Family[Any]) -> None:
 @settings(max_examples=20, deadline=None)
 @given(seed=seeds, size=st.sampled_from([1e-4, 1e-2, 0.5, 2.0]))
 def test_kl_is_never_negative_and_zero_only_at_equality(family: Family[Any], seed: int, size: float) -> None:
-    prior = moved(family, family.base(slots(2), seed=1), seed=seed)
+    prior = moved(family, family.base(slots(2), seed=1, centres={}), seed=seed)
     other = moved(family, prior, seed=seed + 1, size=size)
     assert float(family.kl(prior, prior)) == 0.0
     if family.noise(prior):
@@ -77,7 +77,7 @@ def test_kl_is_never_negative_and_zero_only_at_equality(family: Family[Any], see
 @pytest.mark.parametrize("name", [k for k, f in FAMILIES.items() if not isinstance(f, Point)])
 def test_kl_agrees_with_monte_carlo_in_float64(name: str) -> None:
     family = FAMILIES[name]
-    prior = as_double(family, moved(family, family.base(slots(2), seed=1), seed=2))
+    prior = as_double(family, moved(family, family.base(slots(2), seed=1, centres={}), seed=2))
     other = as_double(family, moved(family, prior, seed=3, size=0.3))
     rng = torch.Generator().manual_seed(0)
     values = torch.zeros(20_000, dtype=torch.float64)
@@ -94,7 +94,7 @@ def test_kl_agrees_with_monte_carlo_in_float64(name: str) -> None:
 @each_family
 @pytest.mark.parametrize("value", [-40.0, -5.0, 0.0, 5.0, 20.0])
 def test_kl_and_its_gradient_are_finite_far_out(family: Family[Any], value: float) -> None:
-    prior = family.base(slots(2), seed=1)
+    prior = family.base(slots(2), seed=1, centres={})
     at = {k: torch.full_like(v, value).requires_grad_() for k, v in family.origin(prior).items()}
     kl = family.kl(family.place(prior, at), prior)
     assert bool(torch.isfinite(kl))
@@ -107,7 +107,7 @@ def test_kl_and_its_gradient_are_finite_far_out(family: Family[Any], value: floa
 
 @each_family
 def test_remembering_everything_returns_the_state_itself(family: Family[Any]) -> None:
-    base = family.base(slots(2), seed=1)
+    base = family.base(slots(2), seed=1, centres={})
     settled = family.settle(moved(family, base, seed=2), Facts(classes_seen=2, window=0))
     assert same(family.forget(settled, base, beta=1.0), settled)
 
@@ -115,7 +115,7 @@ def test_remembering_everything_returns_the_state_itself(family: Family[Any]) ->
 @pytest.mark.parametrize("name", ["blob", "blob, B frozen"])
 def test_more_forgetting_moves_precision_monotonically_towards_the_base(name: str) -> None:
     family = FAMILIES[name]
-    base = family.base(slots(2), seed=1)
+    base = family.base(slots(2), seed=1, centres={})
     state = family.settle(moved(family, base, seed=2), Facts(classes_seen=2, window=0))
     gaps = []
     for beta in sorted(BETA_GRID, reverse=True):
@@ -136,8 +136,8 @@ def test_more_forgetting_moves_precision_monotonically_towards_the_base(name: st
 
 @each_family
 def test_growing_the_head_leaves_old_rows_and_costs_nothing(family: Family[Any]) -> None:
-    state = moved(family, family.base(slots(2), seed=1), seed=2)
-    base = family.base(slots(3), seed=1)
+    state = moved(family, family.base(slots(2), seed=1, centres={}), seed=2)
+    base = family.base(slots(3), seed=1, centres={})
     grown = family.grow(state, base)
     prior = family.grow(state, base)
     assert float(family.kl(grown, prior)) == 0.0
@@ -149,6 +149,6 @@ def test_growing_the_head_leaves_old_rows_and_costs_nothing(family: Family[Any])
 
 @each_family
 def test_the_base_of_old_slots_does_not_depend_on_new_ones(family: Family[Any]) -> None:
-    few, many = family.base(slots(2), seed=7), family.base(slots(5), seed=7)
+    few, many = family.base(slots(2), seed=7, centres={}), family.base(slots(5), seed=7, centres={})
     assert torch.equal(family.mean(few)["v.A"], family.mean(many)["v.A"])
     assert not torch.equal(family.mean(few)["v.A"], family.mean(few)["q.A"])

@@ -65,7 +65,7 @@ def learn(prior: Diagonal, x: Tensor, y: Tensor, *, seed: int, world: int = 1) -
 
 @pytest.fixture(scope="module")
 def base() -> Diagonal:
-    return FAMILY.base((Slot("head", (1, D), "head"),), seed=1)
+    return FAMILY.base((Slot("head", (1, D), "head"),), seed=1, centres={})
 
 
 @pytest.fixture(scope="module")
