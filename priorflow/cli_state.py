@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from priorflow.console import Console
 from priorflow.exit_codes import ExitCode
 from priorflow.invocation import Invocation
+
+if TYPE_CHECKING:
+    from priorflow.findings import Finding
 
 SAID: Final = ("what", "verdict", "found", "remedy")
 
@@ -37,18 +41,28 @@ def status(
 def doctor(at: Invocation) -> None:
     """Check that everything a run needs is in place; each finding says what to do."""
     settings = at.settings()
-    from priorflow.doctor import CHECKS, examine, worst
+    from priorflow.doctor import CHECKS
+    from priorflow.findings import examine, worst
 
     console, findings = at.console(), []
     with console.progress("examining", total=len(CHECKS)) as progress:
         for what, check in CHECKS:
-            findings.extend(examine(settings, check, what))
+            for finding in examine(settings, check, what):
+                findings.append(finding)
+                _tell(console, finding)
             progress.advance()
-    rows = [{name: asdict(finding)[name] for name in SAID} for finding in findings]
-    console.table("findings", rows, event="finding")
     code = worst(findings)
     if code is not ExitCode.OK:
         raise typer.Exit(code)
+
+
+def _tell(console: Console, finding: Finding) -> None:
+    facts = {name: asdict(finding)[name] for name in SAID}
+    text = f"{finding.what}: {finding.found}"
+    if finding.verdict == "ok":
+        console.say(f"✓ {text}", event="finding", **facts)
+    else:
+        console.warn(f"{text}; {finding.remedy}".rstrip("; "), event="finding", **facts)
 
 
 COMMANDS: Final[Mapping[str, Callable[..., None]]] = {"status": status, "doctor": doctor}

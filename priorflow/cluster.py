@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Final
 
 from connectors import kafka_broker
 from connectors.kafka_broker import Running
+from connectors.kafka_client import KafkaClient
 from connectors.kafka_jars import fetch_jars
-from priorflow.config import Settings
+from connectors.kafka_topics import TopicFacts, topic_facts
+from priorflow.config import ConfigError, Settings
 from priorflow.console import Console, Progress
-from stream.source import SourceUnavailable
+from stream.source import SourceError, SourceUnavailable
+
+GLANCE_MS: Final = 3_000  # how long a look that may be left out waits for an answer
 
 
 class BrokerDown(SourceUnavailable):
@@ -25,6 +30,28 @@ def start_broker(settings: Settings, console: Console) -> Running:
         return kafka_broker.start(settings.broker_folder, jars, environ=os.environ)
 
 
+def client(settings: Settings, *, patience_ms: int = 15_000) -> KafkaClient:
+    """Return how the cluster is reached; BrokerDown if the embedded broker is meant and down."""
+    kafka = settings.kafka
+    try:
+        password = kafka.password()
+    except OSError as missing:
+        msg = f"kafka.sasl_password_file: {kafka.sasl_password_file}: {missing.strerror}"
+        raise ConfigError(msg) from missing
+    return KafkaClient(
+        bootstrap=bootstrap(settings),
+        security_protocol=kafka.security_protocol,
+        sasl_mechanism=kafka.sasl_mechanism,
+        sasl_username=kafka.sasl_username,
+        sasl_password=password,
+        ssl_cafile=kafka.ssl_cafile,
+        ssl_certfile=kafka.ssl_certfile,
+        ssl_keyfile=kafka.ssl_keyfile,
+        ssl_check_hostname=kafka.ssl_check_hostname,
+        patience_ms=patience_ms,
+    )
+
+
 def bootstrap(settings: Settings) -> str:
     """Return the addresses to connect to; BrokerDown if the embedded broker is meant and down."""
     if not settings.embedded:
@@ -32,14 +59,32 @@ def bootstrap(settings: Settings) -> str:
     running = kafka_broker.status(settings.broker_folder)
     if running is None:
         msg = (
-            f"the embedded broker in {settings.broker_folder} does not run; `priorflow broker start` "
-            "starts it, kafka.bootstrap names another cluster"
+            f"the embedded broker in {settings.broker_folder} does not run; `priorflow broker "
+            "start` starts it, kafka.bootstrap names another cluster"
         )
         raise BrokerDown(msg)
     return running.bootstrap
 
 
-def telling(progress: Progress) -> Any:
+def facts(settings: Settings, *, patience_ms: int = 15_000) -> dict[str, TopicFacts]:
+    """Return what the cluster says of our topics; topics that do not exist are left out."""
+    topics = settings.kafka.topics
+    names = dict.fromkeys((topics.events, topics.labels, topics.dead_letters, topics.late))
+    return topic_facts(client(settings, patience_ms=patience_ms), list(names))
+
+
+def ends_if_reachable(settings: Settings) -> dict[tuple[str, int], int] | None:
+    """Return the end of every partition, or None where the log cannot be asked just now."""
+    try:
+        told = facts(settings, patience_ms=GLANCE_MS)
+    except SourceError:
+        return None
+    return {
+        (topic.name, partition): offset for topic in told.values() for partition, offset in topic.next.items()
+    }
+
+
+def telling(progress: Progress) -> Callable[[int, int], None]:
     """Return a (done, of how many) callback that moves this bar."""
     reached = 0
 
@@ -50,9 +95,3 @@ def telling(progress: Progress) -> Any:
         reached = done
 
     return told
-
-
-def ends_if_reachable(settings: Settings) -> dict[tuple[str, int], int] | None:
-    """Return the end of every partition, or None where the log cannot be asked just now."""
-    del settings
-    return None

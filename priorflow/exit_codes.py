@@ -41,6 +41,8 @@ _CODES: Final[Mapping[str, ExitCode]] = {
     "priorflow.config.ConfigError": ExitCode.USAGE,
     "trainers.model.NoSuchSite": ExitCode.USAGE,
     "stream.breaker.TooMuchBad": ExitCode.BREAKER,
+    "connectors.kafka_client.ClusterRefused": ExitCode.USAGE,
+    "stream.source.SourceError": ExitCode.UNREACHABLE,
     "stream.source.SourceUnavailable": ExitCode.UNREACHABLE,
     "stream.source.SourceLost": ExitCode.LOST,
     "connectors.assets.AssetUnavailable": ExitCode.UNREACHABLE,

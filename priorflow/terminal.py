@@ -44,8 +44,9 @@ class Terminal:
 
     def warn(self, text: str, *, event: str = "warning", **facts: Any) -> None:
         """Print the text so that it stands out."""
-        del event, facts
-        self._rich.print(f"[yellow]! {escape(text)}[/]", soft_wrap=True)
+        del event
+        colour = "red" if facts.get("verdict") == "fail" else "yellow"
+        self._rich.print(f"[{colour}]! {escape(text)}[/]", soft_wrap=True)
 
     def table(self, title: str, rows: Sequence[Row], *, event: str = "row") -> None:
         """Print a table; numbers stand on the right, a verdict in its colour."""

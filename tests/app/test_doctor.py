@@ -13,8 +13,8 @@ from posterior.snapshot import Chain, LedgerUnavailable
 from priorflow import doctor
 from priorflow.cli import call
 from priorflow.config import Settings, load
-from priorflow.doctor import Finding, examine, worst
 from priorflow.exit_codes import ExitCode
+from priorflow.findings import Finding, examine, worst
 from priorflow.learning import learning_settings
 from tests.connectors.chain_builder import CIRCUMSTANCE, OWNER, root
 
