@@ -173,7 +173,8 @@ def _verdicts(seen: Sequence[tuple[str, Forecast]], pi_new: float) -> tuple[Tens
     guesses = [best_guess(forecast) for _, forecast in seen]
     confidence = [chance(f, g, pi_new=pi_new) for g, (_, f) in zip(guesses, seen, strict=True)]
     correct = [float(g == label) for g, (label, _) in zip(guesses, seen, strict=True)]
-    return torch.tensor(confidence, dtype=torch.float64), torch.tensor(correct)
+    double = torch.float64
+    return torch.tensor(confidence, dtype=double), torch.tensor(correct, dtype=double)
 
 
 def _brier(seen: Sequence[tuple[str, Forecast]], pi_new: float) -> float:

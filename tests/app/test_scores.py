@@ -166,7 +166,7 @@ def test_nothing_foretold_is_nothing_to_score() -> None:
 
 
 def test_forgetting_is_the_mean_fall_from_the_best() -> None:
-    matrix = [[0.9], [0.8, 0.7], [0.6, 0.75, 1.0]]
+    matrix = [[0.8], [0.9, 0.7], [0.6, 0.75, 1.0]]
     assert forgetting(matrix) == pytest.approx((0.3 - 0.05) / 2)
 
 

@@ -1,0 +1,90 @@
+"""Figures made of cells: which classes appeared when, and what is remembered."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from priorflow.report_axes import CROWDED, MANY, cell, columns, month, percent, window_numbers
+from priorflow.report_svg import Frame, Scale, drawing, every, mark, markup
+from priorflow.story import Story
+
+SHOWN_CLASSES: Final = 14
+_WIDE: Final = 420
+_NAME: Final = 14  # characters of a class name that fit beside its row
+
+
+def class_chart(story: Story) -> str:
+    """Draw mails by class and window; a ring marks the first mails of a class."""
+    rows = shown_classes(story)
+    tall, top = 24, 4
+    frame = Frame(92, _WIDE - 8, top, top + tall * len(rows))
+    svg = drawing(_WIDE, frame.bottom + 36, "mails by class and window")
+    x, wide = columns(story, frame)
+    peak = max((n for row in story.windows for n in row.classes.values()), default=1)
+    for r, (name, labels) in enumerate(rows.items()):
+        y = top + tall * r
+        mark(svg, "text", _short(name), x=frame.left - 8, y=y + 16, class_="label end")
+        for k, row in enumerate(story.windows):
+            count = sum(row.classes.get(label, 0) for label in labels)
+            new = any(label in row.new_classes for label in labels)
+            text = str(count) if count and len(story.windows) <= CROWDED else ""
+            said = f"{name}, window {row.index}: {count} mails{', its first' * new}"
+            field = Frame(x(k) - wide / 2, x(k) + wide / 2, y, y + tall)
+            cell(svg, field, min(1.0, math.sqrt(count / peak)), text, said, ring=new)
+    mark(svg, "text", "window", x=frame.left - 8, y=frame.bottom + 15, class_="tick end")
+    window_numbers(svg, story, x, frame.bottom + 15)
+    for k in every(len(story.windows), 6):
+        said = month(story.windows[k].end_ms)
+        mark(svg, "text", said, x=x(k), y=frame.bottom + 31, class_="tick mid")
+    return markup(svg)
+
+
+def matrix_chart(story: Story) -> str:
+    """Draw accuracy on each window (columns) after learning each window (rows)."""
+    count, left, top = len(story.matrix), 56, 32
+    size = min(34.0, (_WIDE - 8 - left) / max(1, count))
+    name = "accuracy on each window after learning each window"
+    svg = drawing(_WIDE, top + size * count + 4, name)
+    fade = _fade([a for row in story.matrix for a in row if a is not None])
+    mark(svg, "text", "accuracy on window …", x=left, y=11, class_="tick")
+    for k in every(count, 12):
+        said, at = str(story.windows[k].index), size * (k + 0.5)
+        mark(svg, "text", said, x=left + at, y=top - 6, class_="tick mid")
+        mark(svg, "text", f"after {said}", x=left - 6, y=top + at + 3.5, class_="tick end")
+    for i, row in enumerate(story.matrix):
+        for j, accuracy in enumerate(row):
+            if accuracy is not None:
+                x, y = left + size * j, top + size * i
+                on, after = story.windows[j].index, story.windows[i].index
+                said = (
+                    ""
+                    if count > MANY
+                    else f"window {on} after learning window {after}: {percent(accuracy)} right"
+                )
+                text = f"{100 * accuracy:.0f}" if count <= CROWDED else ""
+                cell(svg, Frame(x, x + size, y, y + size), fade(accuracy), text, said)
+    return markup(svg)
+
+
+def shown_classes(story: Story) -> dict[str, tuple[str, ...]]:
+    """Return the rows of the class chart: the largest classes by first sight, then all others as one."""
+    totals: dict[str, int] = {}
+    for row in story.windows:
+        for label, count in row.classes.items():
+            totals[label] = totals.get(label, 0) + count
+    if len(totals) <= SHOWN_CLASSES:
+        return {label: (label,) for label in totals}
+    large = sorted(totals, key=lambda label: (-totals[label], label))[: SHOWN_CLASSES - 1]
+    rest = tuple(label for label in totals if label not in large)
+    return {**{n: (n,) for n in totals if n in large}, f"{len(rest)} others": rest}
+
+
+def _fade(shown: list[float]) -> Scale:
+    """Return how strongly accuracies are shown, over the range that occurs."""
+    low, high = min(shown, default=0.0), max(shown, default=1.0)
+    return Scale(low, high, 0.08, 1) if high > low else Scale(0, 1, 0.08, 1)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _NAME else text[: _NAME - 1] + "…"
