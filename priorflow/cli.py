@@ -25,6 +25,7 @@ from priorflow import (
 )
 from priorflow.exit_codes import MEANING, ExitCode, code_for
 from priorflow.invocation import ConfigFile, Debug, JsonLines, Sets, command, root
+from priorflow.masking import without_passwords
 
 EPILOG: Final = "Exit status:\n\n" + "\n\n".join(f"{int(c)}  {m}" for c, m in MEANING.items())
 
@@ -98,7 +99,7 @@ def call(arguments: Sequence[str]) -> int:
 def _tell(error: BaseException, code: ExitCode, arguments: Sequence[str]) -> None:
     if "--debug" in arguments:
         traceback.print_exception(error)
-    text = str(error) or type(error).__name__
+    text = without_passwords(str(error)) or type(error).__name__
     if code is ExitCode.BUG:
         text = f"internal error: {type(error).__name__}: {text} (--debug shows where)"
     if code is ExitCode.INTERRUPTED:

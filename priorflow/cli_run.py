@@ -82,7 +82,7 @@ def replay(
     if verify == (into is not None):
         msg = "say either --verify, to prove a chain, or --into CHAIN, to learn into a new one"
         raise typer.BadParameter(msg)
-    settings = at.settings()
+    settings = at.settings({"source": source})
     origin = chain or settings.chain.name
     from priorflow import replay as replaying
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -72,9 +72,7 @@ class Settings(BaseSettings):
     source: Annotated[str, AfterValidator(_source)] = "kafka"
     """`kafka`, or `archive:FOLDER` for records kept by `archive`."""
     archive: Path | None = None
-    """Folder that keeps every record that is read, byte for byte, for replay without Kafka."""
-    archive_form: Literal["parquet", "jsonl"] = "parquet"
-    """How the archive's parts are written."""
+    """Folder that keeps every record that is read, for replay (JSON lines if it ends in .jsonl)."""
     kafka: KafkaSettings = KafkaSettings()
     records: RecordSettings = RecordSettings()
     window: WindowSettings = WindowSettings()

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from connectors.blobs import open_blobs
+from priorflow import opening
 from priorflow.config import Settings
 from priorflow.doctor_kafka import cluster, java
 from priorflow.exit_codes import ExitCode
 from priorflow.findings import Check, Finding
-from priorflow.opening import MLFLOW, NoLedger, reading
+from priorflow.opening import MLFLOW, NoLedger, absent_file, reading
 
 _GIB: Final = 1 << 30
 _TIGHT: Final = 5 * _GIB
@@ -96,6 +97,23 @@ def blobs(settings: Settings) -> Iterator[Finding]:
     yield Finding("blobs", "ok", f"{place} can be written and read")
 
 
+def registry(settings: Settings) -> Iterator[Finding]:
+    """Ask the registry for its aliases."""
+    place = settings.shown()["mlflow"]["tracking_uri"] or settings.tracking_uri
+    if not settings.mlflow.enabled:
+        yield Finding("mlflow", "ok", "nothing is published (mlflow.enabled)")
+    elif absent_file(settings.tracking_uri) is not None:
+        yield Finding("mlflow", "ok", f"none yet; the first run makes {place}")
+    else:
+        store = opening.registry(settings)
+        try:
+            aliases = store.aliases()
+        finally:
+            store.close()
+        named = ", ".join(f"{name} {version}" for name, version in sorted(aliases.items()))
+        yield Finding("mlflow", "ok", f"{place} answers ({named or 'no alias yet'})")
+
+
 CHECKS: Final[Sequence[tuple[str, Check]]] = (
     ("python", python),
     ("disk", disk),
@@ -104,4 +122,5 @@ CHECKS: Final[Sequence[tuple[str, Check]]] = (
     ("kafka", cluster),
     ("ledger", ledger),
     ("blobs", blobs),
+    ("mlflow", registry),
 )

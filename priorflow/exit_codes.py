@@ -55,6 +55,8 @@ _CODES: Final[Mapping[str, ExitCode]] = {
     "posterior.snapshot.LeaseHeld": ExitCode.FENCED,
     "posterior.snapshot.Fenced": ExitCode.FENCED,
     "posterior.snapshot.LedgerCorrupt": ExitCode.LOST,
+    "posterior.registry.RegistryUnavailable": ExitCode.UNREACHABLE,
+    "posterior.registry.RegistryRefused": ExitCode.USAGE,
     "posterior.family.NotFinite": ExitCode.DIVERGED,
 }
 _DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)

@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from priorflow.config import Settings
 from priorflow.exit_codes import ExitCode, code_for
+from priorflow.masking import without_passwords
 
 Verdict = Literal["ok", "warn", "fail"]
 
@@ -38,7 +39,7 @@ def examine(settings: Settings, check: Check, what: str) -> list[Finding]:
     except Exception as error:  # noqa: BLE001 - a doctor reports whatever is wrong and goes on
         status = code_for(error)
         kind = "" if status is not ExitCode.BUG else f"{type(error).__name__}: "
-        text = " ".join(str(error).split())
+        text = without_passwords(" ".join(str(error).split()))
         findings.append(Finding(what, "fail", f"{kind}{text}", _REMEDY.get(status, ""), status))
     return findings
 

@@ -10,7 +10,7 @@ from posterior.snapshot import Blobs, Ledger, LedgerCorrupt, LedgerError, Snapsh
 from priorflow.opening import MLFLOW
 from priorflow.quantities import format_instant
 
-_TOLD: Final = ("accuracy", "nll", "ece", "kl_nats", "beta", "drift")
+_TOLD: Final = ("members", "accuracy", "nll", "ece", "kl_nats", "beta", "drift")
 _APART: Final = ("labels", "counts", "report", "spans", "settings", "index", "kind", "parent")
 _INSIDE: Final = 2  # deeper values are told as a whole
 
@@ -19,17 +19,14 @@ def listing(ledger: Ledger, history: Sequence[Snapshot], *, progress: bool = Fal
     """Return one row per snapshot; progress rows only if asked for."""
     told = [name for name in _TOLD if any(name in s.report for s in history)]
     rows = []
-    for snapshot, parent in zip(history, (None, *history), strict=False):
+    for snapshot in history:
         if snapshot.kind == "progress" and not progress:
             continue
-        learned = snapshot.counts.get("learned", 0)
-        before = parent.counts.get("learned", 0) if parent else 0
         rows.append(
             {
                 "window": snapshot.index,
                 "kind": snapshot.kind,
                 "sha": snapshot.sha,
-                "records": learned - before,
                 "classes": len(snapshot.labels),
                 **{name: snapshot.report.get(name) for name in told},
                 "version": ledger.reference(snapshot.sha, MLFLOW),

@@ -1,4 +1,4 @@
-"""Open what the settings name: the ledger and the blobs. The Kafka side is in `priorflow.cluster`."""
+"""Open what the settings name: ledger, blobs, registry. The Kafka side is in `priorflow.cluster`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 
 from connectors.blobs import open_blobs
 from connectors.ledger import SqlLedger, open_ledger
+from connectors.mlflow_registry import MlflowRegistry
 from posterior.snapshot import Blobs, LedgerError, Snapshot
 from priorflow.config import Settings
 
@@ -20,13 +21,20 @@ class NoLedger(LedgerError):
     """There is nothing to read yet."""
 
 
+def absent_file(url: str) -> Path | None:
+    """Return the SQLite file an address names, if it is not there; None for anything else."""
+    file = Path(url.removeprefix(_SQLITE))
+    return file if url.startswith(_SQLITE) and not file.is_file() else None
+
+
 @contextmanager
 def reading(settings: Settings) -> Iterator[tuple[SqlLedger, Blobs]]:
     """Open an existing ledger and its blobs; NoLedger rather than an empty file where none was."""
     url = settings.ledger_url
-    if url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).is_file():
+    file = absent_file(url)
+    if file is not None:
         msg = (
-            f"there is no ledger at {url.removeprefix(_SQLITE)}; `priorflow run` or `priorflow "
+            f"there is no ledger at {file}; `priorflow run` or `priorflow "
             "demo` makes one, and --set home=FOLDER names another place"
         )
         raise NoLedger(msg)
@@ -36,6 +44,17 @@ def reading(settings: Settings) -> Iterator[tuple[SqlLedger, Blobs]]:
         yield ledger, blobs
     finally:
         ledger.close()
+
+
+def registry(settings: Settings) -> MlflowRegistry:
+    """Return the registry; nothing is connected, or imported, before it is used."""
+    mlflow = settings.mlflow
+    return MlflowRegistry(
+        settings.tracking_uri,
+        mlflow.registered_model,
+        experiment=mlflow.experiment,
+        artifacts=mlflow.artifacts,
+    )
 
 
 def require_snapshot(ledger: SqlLedger, sha: str) -> Snapshot:

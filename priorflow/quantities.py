@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import BeforeValidator, PlainSerializer, SecretStr, WithJsonSchema
+
+from priorflow.masking import without_password
 
 _UNITS: Final = {
     "ms": 1,
@@ -28,7 +29,6 @@ _SHOWN: Final = ("d", "h", "m", "s", "ms")  # weeks are read but never written: 
 
 HOUR: Final = _UNITS["h"]
 DAY: Final = _UNITS["d"]
-MASK: Final = "***"
 
 
 def parse_duration(value: object) -> int:
@@ -69,16 +69,6 @@ def format_instant(millis: int) -> str:
     at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=millis)
     whole = millis % 1000 == 0
     return at.isoformat(timespec="seconds" if whole else "milliseconds").replace("+00:00", "Z")
-
-
-def without_password(url: str) -> str:
-    """Return the address with its password masked; user and host stay, for they identify it."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    user, _, place = parts.netloc.rpartition("@")
-    masked = f"{user.partition(':')[0]}:{MASK}@{place}"
-    return urlunsplit(parts._replace(netloc=masked))
 
 
 def _show_address(secret: SecretStr | None) -> str | None:

@@ -11,7 +11,7 @@ from priorflow import report_axes as axes
 from priorflow import report_curves as curves
 from priorflow import report_heat as heat
 from priorflow import report_words as words
-from priorflow.quantities import without_password
+from priorflow.masking import without_password
 from priorflow.story import Story
 
 

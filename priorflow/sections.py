@@ -416,6 +416,8 @@ class MlflowSettings(Section):
     """Registered model that gets the versions."""
     experiment: str = Field(default="priorflow", min_length=1)
     """Experiment that gets the metrics."""
+    artifacts: str | None = None
+    """Where a new experiment keeps its files; beside an SQLite store, or the server's choice."""
     every: int = Field(default=1, ge=1)
     """Publish every so many snapshots; the ledger keeps all."""
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from connectors.decision_log import champion, previous
 from posterior.snapshot import Ledger, Snapshot
+from priorflow.masking import without_passwords
 from priorflow.opening import MLFLOW
 from priorflow.quantities import format_instant
 
@@ -34,7 +35,7 @@ def standing(ledger: Ledger, chain: str, head: Snapshot, ends: Ends | None) -> d
         "previous": previous(log),
         "version": ledger.reference(head.sha, MLFLOW),
         "waiting_to_publish": len(waiting),
-        "publish_error": next((row.error for row in waiting if row.error), None),
+        "publish_error": next((without_passwords(row.error) for row in waiting if row.error), None),
         "positions": [
             {
                 "partition": f"{span.topic}[{span.partition}]",

@@ -13,12 +13,12 @@ from pydantic import BaseModel
 
 from connectors.codec import decoder
 from priorflow.config import ConfigError, Settings, describe, load
+from priorflow.masking import without_password, without_passwords
 from priorflow.quantities import (
     format_duration,
     format_instant,
     parse_duration,
     parse_instant,
-    without_password,
 )
 from priorflow.rules import codec_rules, intake_rules
 from stream.record import Event, Label, Position, RawRecord
@@ -259,6 +259,12 @@ def test_a_secret_may_lie_in_a_file(tmp_path: Path) -> None:
         }
     )
     assert settings.kafka.password() == SECRET
+
+
+def test_clients_that_quote_an_address_do_not_give_its_password_away() -> None:
+    said = f"GET http://me:{SECRET}@registry/x failed (postgresql://me:{SECRET}@db/flow)"
+    masked = "GET http://me:***@registry/x failed (postgresql://me:***@db/flow)"
+    assert without_passwords(said) == masked
 
 
 def test_addresses_without_a_password_are_shown_whole() -> None:
