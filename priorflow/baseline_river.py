@@ -13,7 +13,7 @@ from typing import Any, Final
 from river.feature_extraction import BagOfWords
 from river.naive_bayes import MultinomialNB
 
-from priorflow.scores import Prediction, best_guess
+from priorflow.scores import Prediction, best_guess, spread
 from stream.plan import Forecast, Member
 from stream.record import Position
 
@@ -31,7 +31,7 @@ class Baseline:
 def bag_of_words(members: Mapping[int, Sequence[Member]], *, sample: int = 64) -> Baseline:
     """Predict and learn the windows in order; `sample` examples a window show what is remembered.
 
-    Windows are keyed by their index, which is what `Member.arrived` counts.
+    Windows are keyed by `Snapshot.index`, the number of windows closed once they were learned.
     """
     classifier: Any = MultinomialNB  # river leaves its constructor and text input untyped
     model: Any = BagOfWords() | classifier()
@@ -40,20 +40,13 @@ def bag_of_words(members: Mapping[int, Sequence[Member]], *, sample: int = 64) -
     forecasts: dict[Position, Forecast | None] = {}
     matrix = []
     for done, index in enumerate(windows, start=1):
-        arrived = (m for _, m in everyone if m.arrived <= index and m.event not in forecasts)
+        arrived = (m for _, m in everyone if m.arrived < index and m.event not in forecasts)
         forecasts |= {m.event: _forecast(model, m) for m in arrived}
         for member in members[index]:
             model.learn_one(member.text, member.label)
         matrix.append(tuple(_accuracy(model, spread(members[w], sample)) for w in windows[:done]))
     told = tuple(Prediction(w, m.label, forecasts[m.event]) for w, m in everyone)
     return Baseline(predictions=told, matrix=tuple(matrix))
-
-
-def spread(members: Sequence[Member], count: int) -> Sequence[Member]:
-    """Return at most `count` members, evenly spaced over the window."""
-    if len(members) <= count:
-        return members
-    return [members[i * len(members) // count] for i in range(count)]
 
 
 def _forecast(model: Any, member: Member) -> Forecast | None:

@@ -70,6 +70,13 @@ def predictions(members: Mapping[int, Sequence[Member]]) -> list[Prediction]:
     ]
 
 
+def spread(members: Sequence[Member], count: int) -> Sequence[Member]:
+    """Return at most `count` members, evenly spaced over the window."""
+    if len(members) <= count:
+        return members
+    return [members[i * len(members) // count] for i in range(count)]
+
+
 def chance(forecast: Forecast, label: str, *, pi_new: float) -> float:
     """Return the probability given to `label`: its share of 1 - pi_new, or pi_new if it was unknown."""
     given = (1 - pi_new) * forecast[label] if label in forecast else pi_new

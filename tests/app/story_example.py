@@ -67,7 +67,7 @@ def example(windows: int = len(MIX), *, thin: int = 1) -> Story:
     scored = {name: prequential(ps, pi_new=PI_NEW) for name, ps in told.items()}
     matrices = {name: _matrix(name, fade, mixes) for name, _, _, fade in METHODS}
     sizes = [sum(mix) for mix in mixes]
-    rows = tuple(_row(w, mixes, scored["priorflow"]) for w in range(windows))
+    rows = tuple(_row(w, mixes, scored["priorflow"]) for w in range(1, windows + 1))
     return Story(
         chain="demo",
         head_sha=rows[-1].snapshot_sha,
@@ -82,7 +82,7 @@ def example(windows: int = len(MIX), *, thin: int = 1) -> Story:
         replay_verified=True,
         dead_letters=rows[-1].counts["dead_lettered"],
         counts=rows[-1].counts,
-        promoted_version=windows - 1,
+        promoted_version=windows - 1 or None,
         decisions=_decisions(rows),
         tracking_uri="sqlite:///.priorflow/mlflow.db",
         registered_model="priorflow-demo",
@@ -104,10 +104,10 @@ def _sha(text: str) -> str:
 def _told(name: str, skill: float, boldness: float, mixes: Sequence[Sequence[int]]) -> list[Prediction]:
     rng = random.Random(name)
     told, known = [], dict[str, int]()
-    for window, mix in enumerate(mixes):
+    for window, mix in enumerate(mixes, start=1):
         for queue, count in zip(QUEUES, mix, strict=True):
             for number in range(count):
-                early = window == 1 and number % 50 == 0  # arrived before anything was known
+                early = window == 2 and number % 50 == 0  # arrived before anything was known
                 forecast = None if early or not known else _forecast(known, queue, skill, rng)
                 told.append(Prediction(window, queue, forecast and _bolder(forecast, boldness)))
         for queue, count in zip(QUEUES, mix, strict=True):
@@ -152,34 +152,34 @@ def _method(scored: Prequential, matrix: Sequence[Sequence[float | None]], sizes
 
 
 def _row(index: int, mixes: Sequence[Sequence[int]], scored: Prequential) -> WindowRow:
-    mix, made = mixes[index], scored.windows.get(index)
-    before = {q for earlier in mixes[:index] for q, n in zip(QUEUES, earlier, strict=True) if n}
+    mix, made = mixes[index - 1], scored.windows.get(index)
+    before = {q for earlier in mixes[: index - 1] for q, n in zip(QUEUES, earlier, strict=True) if n}
     classes = {q: n for q, n in zip(QUEUES, mix, strict=True) if n}
-    learned = sum(map(sum, mixes[: index + 1]))
-    drift = index in {7, 8}
+    learned = sum(map(sum, mixes[:index]))
+    drift = index in {8, 9}
     return WindowRow(
         index=index,
         mails=sum(mix),
         accuracy=made.accuracy if made else None,
         nll=made.nll if made else None,
         ece=made.ece if made else None,
-        kl_nats=round(140 + 410 * math.exp(-index / 3) + (90 if drift else 0), 1),
-        beta=BETAS[index % len(BETAS)],
+        kl_nats=round(140 + 410 * math.exp((1 - index) / 3) + (90 if drift else 0), 1),
+        beta=BETAS[(index - 1) % len(BETAS)],
         drift=drift,
         snapshot_sha=_sha(f"snapshot {index}"),
-        mlflow_version=index + 1,
-        parent=_sha(f"snapshot {index - 1}" if index else "root"),
+        mlflow_version=index,
+        parent=_sha(f"snapshot {index - 1}" if index > 1 else "root"),
         spans=_spans(learned),
         end_ms=_end_ms(index),
         classes=classes,
         new_classes=tuple(q for q in classes if q not in before),
         counts=_counts(index, learned),
-        alarms=("error of the forecasts", "nats of the forecasts") if drift else (),
+        alarms=("errors rose", "surprise rose") if drift else (),
     )
 
 
 def _end_ms(index: int) -> int:
-    rounds, at = divmod(index, len(ENDS))
+    rounds, at = divmod(index - 1, len(ENDS))
     year, month, day = ENDS[at]
     return int(datetime(year + 2 * rounds, month, day, 9, 30, tzinfo=UTC).timestamp() * 1000)
 
@@ -199,7 +199,7 @@ def _counts(index: int, learned: int) -> dict[str, int]:
         "pending": 93 + 17 * (index % 3),
         "late": 0,
         "duplicate": 3 * index,
-        "dead_lettered": min(14, 2 * index),
+        "dead_lettered": min(14, 2 * index - 2),
         "expired": 12 * index,
         "quarantined": 0,
     }
@@ -215,20 +215,26 @@ def _decisions(rows: Sequence[WindowRow]) -> tuple[Verdict, ...]:
             mlflow_version=row.mlflow_version,
             actor="gate",
             at_ms=1_795_000_000_000 + 20_000 * row.index,
-            reasons=("nll 0.71 against 0.74 of the champion on the same 487 mails",),
+            reasons=(
+                "487 labelled mails (at least 100)",
+                f"calibration error 0.0{31 + row.index} (at most 0.2)",
+                f"moved 0.{69 - row.index} nats per mail (at most 50)",
+                f"0.{row.index:02} nats per mail less than the champion (at most 0.05 more)",
+            ),
         )
-        for row in rows[1:]
+        for row in rows[:-1]
     )
     planted = Verdict(
         action="refuse",
         snapshot_sha=_sha("planted"),
-        window=rows[-1].index,
-        mlflow_version=rows[-1].index + 2,
+        window=None,
+        mlflow_version=rows[-1].index + 1,
         actor="gate",
         at_ms=1_795_000_300_000,
         reasons=(
-            "accuracy 0.112 is 0.655 below the champion; at most 0.02 is allowed",
-            "ece 0.413 is above 0.2",
+            "calibration error 0.413 (at most 0.2)",
+            "3.07 nats per mail more than the champion (at most 0.05 more)",
+            "65.50 points of accuracy less than the champion (at most 2 less)",
         ),
     )
     return (*promoted, planted)

@@ -1,0 +1,128 @@
+"""What the ledger says of a run, as a story tells it: windows and decisions, with versions by number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from posterior.snapshot import Decision, Snapshot
+from priorflow.scores import Score
+from priorflow.story import Verdict, WindowRow
+
+VersionOf = Callable[[str], int | None]
+"""The registry's number of a snapshot sha; None while it is not published."""
+
+_ALARMS: Final = {
+    "adwin_error": "errors rose",
+    "adwin_nll": "surprise rose",
+    "hddmw_error": "early warning: errors",
+}
+
+
+def window_rows(history: Sequence[Snapshot], version_of: VersionOf) -> tuple[WindowRow, ...]:
+    """Return the closed windows of a chain, in order; progress rows and the root tell no window."""
+    rows, known = [], set[str]()
+    for snapshot in history:
+        if snapshot.kind in {"learned", "quarantined"}:
+            fresh = tuple(label for label in snapshot.labels if label not in known)
+            rows.append(_row(snapshot, fresh, version_of))
+        known |= set(snapshot.labels)
+    return tuple(rows)
+
+
+def scores(history: Sequence[Snapshot]) -> Mapping[int, Score]:
+    """Return how each window was foretold, by `Snapshot.index`; windows without forecasts are left out."""
+    return {
+        s.index: Score(
+            count=s.report["foretold"],
+            accuracy=s.report["accuracy"],
+            nll=s.report["nll"],
+            ece=s.report["ece"],
+            brier=s.report["brier"],
+        )
+        for s in history
+        if s.kind in {"learned", "quarantined"} and s.report["foretold"]
+    }
+
+
+def verdicts(
+    decisions: Sequence[Decision], history: Sequence[Snapshot], version_of: VersionOf
+) -> tuple[Verdict, ...]:
+    """Return the decision log with its reasons in words; a candidate outside the chain has no window."""
+    windows = {s.sha: s.index for s in history}
+    return tuple(
+        Verdict(
+            action=line.action,
+            snapshot_sha=line.snapshot,
+            window=windows.get(line.snapshot),
+            mlflow_version=version_of(line.snapshot),
+            actor=line.actor,
+            at_ms=line.at_ms,
+            reasons=reasons(line),
+        )
+        for line in decisions
+    )
+
+
+def reasons(line: Decision) -> tuple[str, ...]:
+    """Say why: of a refusal what failed, of anything else all that was looked at."""
+    checks: Sequence[tuple[str, bool, float, float]] = line.evidence.get("checks", ())
+    told = [(passed, _said(name, measured, bound)) for name, passed, measured, bound in checks]
+    if line.action == "refuse":
+        return tuple(said for passed, said in told if not passed)
+    return (*(said for _, said in told), *_rival(line.evidence))
+
+
+def _row(snapshot: Snapshot, fresh: tuple[str, ...], version_of: VersionOf) -> WindowRow:
+    report = snapshot.report
+    return WindowRow(
+        index=snapshot.index,
+        mails=report["members"],
+        accuracy=report["accuracy"],
+        nll=report["nll"],
+        ece=report["ece"],
+        kl_nats=report["kl_nats"],
+        beta=report["beta"],
+        drift=report["drift"],
+        snapshot_sha=snapshot.sha,
+        mlflow_version=version_of(snapshot.sha),
+        parent=snapshot.parent or "",
+        spans=snapshot.spans,
+        end_ms=report["end_ms"],
+        classes=report["classes"],
+        new_classes=fresh,
+        counts=snapshot.counts,
+        kind="learned" if snapshot.kind == "learned" else "quarantined",
+        alarms=tuple(_alarms(report["alarms"])),
+    )
+
+
+def _alarms(sounded: Sequence[Sequence[Any]]) -> Iterator[str]:
+    """Name each detector once, however often it sounded in a window."""
+    for name in dict.fromkeys(name for name, _ in sounded):
+        yield _ALARMS.get(name, name)
+
+
+def _said(name: str, measured: float, bound: float) -> str:
+    """Say one check with its bound."""
+    match name:
+        case "labels":
+            return f"{measured:.0f} labelled mails (at least {bound:g})"
+        case "ece":
+            return f"calibration error {measured:.3f} (at most {bound:g})"
+        case "kl_per_example":
+            return f"moved {measured:.2f} nats per mail (at most {bound:g})"
+        case "nll_increase":
+            return f"{_than_champion(measured, 'nats per mail')} (at most {bound:g} more)"
+        case "accuracy_drop":
+            return f"{_than_champion(-100 * measured, 'points of accuracy')} (at most {100 * bound:g} less)"
+    return f"{name} {measured:.3f} (bound {bound:g})"
+
+
+def _than_champion(gap: float, what: str) -> str:
+    return f"{abs(gap):.2f} {what} {'more' if gap > 0 else 'less'} than the champion"
+
+
+def _rival(evidence: Mapping[str, Any]) -> tuple[str, ...]:
+    alone = "champion" in evidence and evidence["champion"] is None
+    return ("no champion to compare with yet",) if alone else ()
