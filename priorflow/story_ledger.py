@@ -65,12 +65,14 @@ def verdicts(
 
 
 def reasons(line: Decision) -> tuple[str, ...]:
-    """Say why: of a refusal what failed, of anything else all that was looked at."""
+    """Say why: of a refusal what failed, with its bound; of anything else all that was looked at."""
     checks: Sequence[tuple[str, bool, float, float]] = line.evidence.get("checks", ())
-    told = [(passed, _said(name, measured, bound)) for name, passed, measured, bound in checks]
     if line.action == "refuse":
-        return tuple(said for passed, said in told if not passed)
-    return (*(said for _, said in told), *_rival(line.evidence))
+        failed = [check for check in checks if not check[1]]
+        return tuple(f"{_said(name, m)} ({_bound(name, bound)})" for name, _, m, bound in failed)
+    alone = "champion" in line.evidence and line.evidence["champion"] is None
+    rival = ("no champion to compare with yet",) if alone else ()
+    return (*(_said(name, measured) for name, _, measured, _ in checks), *rival)
 
 
 def _row(snapshot: Snapshot, fresh: tuple[str, ...], version_of: VersionOf) -> WindowRow:
@@ -103,26 +105,31 @@ def _alarms(sounded: Sequence[Sequence[Any]]) -> Iterator[str]:
         yield _ALARMS.get(name, name)
 
 
-def _said(name: str, measured: float, bound: float) -> str:
-    """Say one check with its bound."""
+def _said(name: str, measured: float) -> str:
     match name:
         case "labels":
-            return f"{measured:.0f} labelled mails (at least {bound:g})"
+            return f"{measured:.0f} labelled mails"
         case "ece":
-            return f"calibration error {measured:.3f} (at most {bound:g})"
+            return f"calibration error {measured:.3f}"
         case "kl_per_example":
-            return f"moved {measured:.2f} nats per mail (at most {bound:g})"
+            return f"moved {measured:.2f} nats per mail"
         case "nll_increase":
-            return f"{_than_champion(measured, 'nats per mail')} (at most {bound:g} more)"
+            return _than_champion(measured, "nats per mail")
         case "accuracy_drop":
-            return f"{_than_champion(-100 * measured, 'points of accuracy')} (at most {100 * bound:g} less)"
-    return f"{name} {measured:.3f} (bound {bound:g})"
+            return _than_champion(-100 * measured, "points of accuracy")
+    return f"{name} {measured:.3f}"
+
+
+def _bound(name: str, bound: float) -> str:
+    match name:
+        case "labels":
+            return f"at least {bound:g}"
+        case "nll_increase":
+            return f"at most {bound:g} more"
+        case "accuracy_drop":
+            return f"at most {100 * bound:g} less"
+    return f"at most {bound:g}"
 
 
 def _than_champion(gap: float, what: str) -> str:
     return f"{abs(gap):.2f} {what} {'more' if gap > 0 else 'less'} than the champion"
-
-
-def _rival(evidence: Mapping[str, Any]) -> tuple[str, ...]:
-    alone = "champion" in evidence and evidence["champion"] is None
-    return ("no champion to compare with yet",) if alone else ()
