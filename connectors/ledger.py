@@ -132,6 +132,11 @@ class SqlLedger:
         with self._read() as connection:
             return rows.find_open_plan(connection, chain)
 
+    def plan(self, chain: str, sha: str) -> PlanRow | None:
+        """Return a plan of a chain by its sha, whatever became of it."""
+        with self._read() as connection:
+            return rows.find_plan(connection, chain, sha)
+
     def supersede(self, fence: Fence, plan: str, reason: str) -> None:
         """Close an open plan unlearned, with the reason; one already superseded stays so."""
         with self._fenced(fence) as (connection, _):

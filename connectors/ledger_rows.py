@@ -73,6 +73,13 @@ def find_open_plan(connection: Connection, chain: str) -> PlanRow | None:
     return _plan(row) if row else None
 
 
+def find_plan(connection: Connection, chain: str, sha: str) -> PlanRow | None:
+    """Return the newest plan of that sha."""
+    known = select(plans).where(plans.c.chain == chain, plans.c.sha == sha)
+    row = connection.execute(known.order_by(plans.c.id.desc())).mappings().first()
+    return _plan(row) if row else None
+
+
 def plan_status(connection: Connection, chain: str, sha: str) -> str | None:
     """Return the status of the newest plan of that sha."""
     known = select(plans.c.status).where(plans.c.chain == chain, plans.c.sha == sha)

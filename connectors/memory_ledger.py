@@ -142,6 +142,11 @@ class MemoryLedger:
         line = self._lines.get(chain)
         return line.open_plan() if line else None
 
+    def plan(self, chain: str, sha: str) -> PlanRow | None:
+        """Return a plan of a chain by its sha, whatever became of it."""
+        line = self._lines.get(chain)
+        return next((p for p in reversed(line.plans) if p.sha == sha), None) if line else None
+
     def supersede(self, fence: Fence, plan: str, reason: str) -> None:
         """Close an open plan unlearned, with the reason; one already superseded stays so."""
         with self._lock:

@@ -223,6 +223,10 @@ class Ledger(Protocol):
         """Return the unfinished plan, or None."""
         ...
 
+    def plan(self, chain: str, sha: str) -> PlanRow | None:
+        """Return a plan of a chain by its sha, whatever became of it."""
+        ...
+
     def supersede(self, fence: Fence, plan: str, reason: str) -> None:
         """Close an open plan unlearned, with the reason."""
         ...

@@ -16,6 +16,7 @@ from river.drift.binary import HDDMW
 
 _REMEMBERED: Final = 4000
 _KEPT: Final = 1000  # when full, a detector starts again from its newest inputs
+_RECENT: Final = 16
 _CEILING: Final = 10.0  # nats; one impossible event should not be an alarm by itself
 
 
@@ -62,12 +63,12 @@ class DriftWatch:
 
     def _feed(self, name: str, x: float) -> bool:
         detector, inputs = self._detectors[name], self._inputs[name]
-        rising = not inputs or x > sum(inputs[-200:]) / len(inputs[-200:])
         inputs.append(x)
         detector.update(bool(x) if name.startswith("hddmw") else x)
         if detector.drift_detected:
+            worse = _worse(inputs)
             self._restart(name, [])
-            return rising  # a stream that suddenly became easier is no drift to answer
+            return worse  # a stream that has become easier is no drift to answer
         if len(inputs) >= _REMEMBERED:
             self._restart(name, inputs[-_KEPT:])
         return False
@@ -75,3 +76,9 @@ class DriftWatch:
     def dump(self) -> dict[str, list[float]]:
         """Return the plain numbers to start from again."""
         return {name: list(inputs) for name, inputs in sorted(self._inputs.items())}
+
+
+def _worse(inputs: Sequence[float]) -> bool:
+    """Tell whether the newest inputs are higher than those before them."""
+    new, old = inputs[-_RECENT:], inputs[:-_RECENT]
+    return not old or sum(new) / len(new) > sum(old) / len(old)

@@ -110,7 +110,7 @@ def run(parts: Parts, rules: Rules, fence: Fence) -> Snapshot:
         if closing is not None:
             head = settle(parts, rules, fence, head, intake, closing)
             windows += closing.kind == "window"
-        elif not _read(parts, rules, intake, silence) and _over(parts, rules, fence, intake, silence):
+        elif not _read(parts, rules, fence, intake, silence) and _over(parts, rules, fence, intake, silence):
             break
     return head
 
@@ -153,9 +153,32 @@ def resume(parts: Parts, rules: Rules, head: Snapshot) -> Intake:
 def settle(
     parts: Parts, rules: Rules, fence: Fence, head: Snapshot, intake: Intake, closing: Closing
 ) -> Snapshot:
-    """Plan, predict, learn and commit one closing; return the new head."""
+    """Plan, derive and commit one closing; return the new head."""
     plan = _plan(parts, rules, fence, head, closing) if closing.kind == "window" else None
-    parts.crash("after-plan")
+    made = derive(parts, rules, head, intake, closing, plan)
+    parts.aside(closing.setaside)
+    child = made.snapshot
+    parts.ledger.commit(fence, child, parts.circumstance(made.seconds), publish=_targets(rules, child))
+    parts.crash("before-acknowledge")
+    parts.source.acknowledge({(r.topic, r.partition): r.low for r in closing.reach})
+    parts.crash("after-acknowledge")
+    parts.watch("committed", snapshot=child, members=made.members, seconds=made.seconds)
+    return child
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A snapshot that evidence gives on top of its parent; not committed by this."""
+
+    snapshot: Snapshot
+    members: tuple[Member, ...]
+    seconds: Mapping[str, float]
+
+
+def derive(
+    parts: Parts, rules: Rules, head: Snapshot, intake: Intake, closing: Closing, plan: str | None
+) -> Derived:
+    """Predict, learn, and say what the next snapshot is. Replay asks the same of the same function."""
     outcome, why = _attempt(parts, rules, head, closing)
     parts.crash("after-train")
     whole = intake.foretold(closing, _said(closing, head.labels, outcome))
@@ -163,7 +186,6 @@ def settle(
     learned = closing.kind == "window" and why is None
     alarms = _watch_drift(intake, scored)
     intake.settled(whole, learned=learned)
-    parts.aside(closing.setaside)
     kind: Kind = "progress" if closing.kind != "window" else "learned" if learned else "quarantined"
     child = Snapshot(
         chain=rules.chain.name,
@@ -182,12 +204,7 @@ def settle(
         report=_report(whole, outcome, scored, alarms, why),
         rejected=tuple(str(s.raw.position) for s in closing.setaside),
     )
-    parts.ledger.commit(fence, child, parts.circumstance(outcome.seconds), publish=_targets(rules, child))
-    parts.crash("after-commit")
-    parts.source.acknowledge({(r.topic, r.partition): r.low for r in closing.reach})
-    parts.crash("after-acknowledge")
-    parts.watch("committed", snapshot=child, members=whole.members, seconds=outcome.seconds)
-    return child
+    return Derived(child, whole.members, outcome.seconds)
 
 
 def _next(parts: Parts, intake: Intake) -> Closing | None:
@@ -199,11 +216,12 @@ def _next(parts: Parts, intake: Intake) -> Closing | None:
         raise
 
 
-def _read(parts: Parts, rules: Rules, intake: Intake, silence: _Silence) -> bool:
+def _read(parts: Parts, rules: Rules, fence: Fence, intake: Intake, silence: _Silence) -> bool:
     """Offer what the log has; tell whether there was anything."""
     raws = parts.source.poll(timeout_ms=rules.poll_ms, max_records=rules.poll_records)
     if raws:
         parts.keep(raws)
+        _join(parts, fence, intake, raws)
         for raw in raws:
             silence.heard(raw.position.topic, raw.position.partition)
             intake.offer(parts.decode(raw))
@@ -221,18 +239,26 @@ def _over(parts: Parts, rules: Rules, fence: Fence, intake: Intake, silence: _Si
 def _floor(parts: Parts, rules: Rules, fence: Fence, intake: Intake, silence: _Silence) -> bool:
     """Record floors for partitions that fell silent or appeared, then let them take effect."""
     known = set(intake.partitions())
-    floors = [intake.newcomer(p) for p in parts.source.partitions() if p not in known]
     quiet = {p for p in known if parts.source.at_end(p) and (rules.until_end or silence.lasts(p))}
-    if not floors and quiet:
-        floors = intake.end_floors(None if quiet == known else quiet)
+    floors = intake.end_floors(None if quiet == known else quiet) if quiet else []
+    _record(parts, fence, intake, floors)
+    return bool(floors)
+
+
+def _join(parts: Parts, fence: Fence, intake: Intake, raws: Sequence[RawRecord]) -> None:
+    """Take in partitions that appeared since; their floor keeps them behind what was released."""
+    known = set(intake.partitions())
+    fresh = {(raw.position.topic, raw.position.partition) for raw in raws} - known
+    _record(parts, fence, intake, [intake.newcomer(p) for p in sorted(fresh)])
+
+
+def _record(parts: Parts, fence: Fence, intake: Intake, floors: Sequence[Floor]) -> None:
+    """Write floors to the ledger, then let them take effect: replay must meet them too."""
     if floors:
         rows = [(f.topic, f.partition, f.at_offset, f.floor_ms) for f in floors]
         parts.ledger.add_floors(fence, rows)
-        for floor in floors:
-            intake.floor(floor)
-        if any((f.topic, f.partition) not in known for f in floors):
-            parts.source.seek(intake.wanted())
-    return bool(floors)
+    for floor in floors:
+        intake.floor(floor)
 
 
 class _Silence:

@@ -1,0 +1,398 @@
+"""`priorflow run`: put the parts together, own the chain, and go round the loop.
+
+lease ──> source, intake, updater, ledger, blobs ──> loop ──> outbox thread ──> registry
+  └── a thread renews it; when it is lost the loop stops, and every write it still tries is refused
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from connectors.kafka_sink import KafkaSink
+
+from connectors.archive import ArchiveSource, ArchiveWriter
+from connectors.blobs import open_blobs
+from connectors.codec import decoder
+from connectors.crash import Crash, live
+from connectors.kafka_source import KafkaSource, KafkaSourceRules
+from connectors.lease import this_owner
+from connectors.ledger import SqlLedger, open_ledger
+from connectors.mlflow_registry import MlflowRegistry
+from connectors.outbox import Publisher
+from posterior.snapshot import Blobs, Chain, Circumstance, Fence, Fenced, LedgerUnavailable, Snapshot
+from priorflow.cluster import client
+from priorflow.config import ConfigError, Settings
+from priorflow.console import Console
+from priorflow.learning import differences, family_spec, learn_spec, learning_settings, model_spec
+from priorflow.opening import MLFLOW
+from priorflow.promotion import Gatekeeper, reasons
+from priorflow.rules import codec_rules, intake_rules
+from priorflow.scores import Prediction, best_guess, chance, score
+from stream.plan import Member, Setaside
+from stream.record import RawRecord
+from stream.source import Source
+from trainers.loop import Parts, Rules, Scored, Watcher, run
+from trainers.model import AdaptedModel
+from trainers.promote import GateRules
+from trainers.window import Local, Updater
+
+SOURCE_NAME: Final = "priorflow"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOutcome:
+    """Where a run ended."""
+
+    head: Snapshot
+    published: bool
+
+
+def runtime(settings: Settings) -> dict[str, str | int]:
+    """Return what bits depend on beside the settings; recorded in every plan."""
+    return {
+        "world": settings.learn.ranks,
+        "threads": settings.learn.threads,
+        "torch": torch.__version__,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def chain_of(settings: Settings) -> Chain:
+    """Return the chain these settings describe."""
+    return Chain(name=settings.chain.name, seed=settings.chain.seed, settings=learning_settings(settings))
+
+
+def rules_of(settings: Settings, chain: Chain) -> Rules:
+    """Return what decides the chain."""
+    return Rules(
+        chain=chain,
+        intake=intake_rules(settings),
+        family=family_spec(settings),
+        learn=learn_spec(settings),
+        runtime=runtime(settings),
+        idle_ms=settings.records.idle,
+        publish=(MLFLOW,) if settings.mlflow.enabled else (),
+        publish_every=settings.mlflow.every,
+    )
+
+
+def scorer(pi_new: float) -> Callable[[Sequence[Member]], Scored]:
+    """Return how a window's forecasts are judged, for the report and for the drift detectors."""
+
+    def judged(members: Sequence[Member]) -> Scored:
+        seen = [m for m in members if m.forecast]
+        if not seen:
+            return Scored({"foretold": 0, "accuracy": None, "nll": None, "ece": None, "brier": None}, ())
+        total = score([Prediction(0, m.label, m.forecast) for m in seen], pi_new=pi_new)
+        events = [_event(m, pi_new) for m in seen]
+        numbers = {
+            "foretold": total.count,
+            "accuracy": total.accuracy,
+            "nll": total.nll,
+            "ece": total.ece,
+            "brier": total.brier,
+        }
+        return Scored(numbers, events)
+
+    return judged
+
+
+def _event(member: Member, pi_new: float) -> tuple[bool, float]:
+    assert member.forecast is not None
+    p = chance(member.forecast, member.label, pi_new=pi_new)
+    return best_guess(member.forecast) != member.label, -math.log(p)
+
+
+def circumstance(seconds: Mapping[str, float]) -> Circumstance:
+    """Return what is true of this run but not of the belief."""
+    return Circumstance(
+        at_ms=time.time_ns() // 1_000_000,
+        host=socket.gethostname(),
+        code_version=version("priorflow"),
+        seconds=dict(seconds),
+    )
+
+
+def open_updater(settings: Settings) -> Updater:
+    """Return whoever learns: this process, or Ray workers."""
+    torch.set_num_threads(settings.learn.threads)
+    if settings.learn.workers == 0:
+        return Local(AdaptedModel(model_spec(settings)), world=settings.learn.world)
+    # Ray takes seconds to import and few commands need it.
+    from trainers.ray_update import RaySpec, RayUpdater  # noqa: PLC0415
+
+    spec = RaySpec(
+        workers=settings.learn.workers,
+        threads=settings.learn.threads,
+        storage=settings.home_folder / "ray",
+    )
+    return RayUpdater(model_spec(settings), spec)
+
+
+def open_source(settings: Settings) -> Source:
+    """Return the log that the settings name."""
+    if settings.archive_path is not None:
+        return ArchiveSource(settings.archive_path)
+    topics = settings.kafka.topics
+    names = tuple(dict.fromkeys((topics.events, topics.labels)))
+    group = f"priorflow-{settings.chain.name}"
+    return KafkaSource(client(settings), KafkaSourceRules(topics=names, group=group))
+
+
+def open_aside(settings: Settings, stack: ExitStack) -> Callable[[Sequence[Setaside]], None]:
+    """Return where set-aside records go: the dead-letter and late topics.
+
+    A run over an archive writes none: what is in it was set aside when it was first read.
+    """
+    if settings.archive_path is not None:
+        return lambda _: None
+    topics = settings.kafka.topics
+    sink = KafkaSink(client(settings), dead_letters=topics.dead_letters, late=topics.late)
+    stack.callback(sink.close)
+    return sink.set_aside
+
+
+def _keeper(settings: Settings) -> tuple[Callable[[Sequence[RawRecord]], None], Callable[[], None]]:
+    if settings.archive is None:
+        return lambda _: None, lambda: None
+    form = "jsonl" if settings.archive.suffix == ".jsonl" else "parquet"
+    writer = ArchiveWriter(Path(settings.archive), form=form)
+    return writer.add, writer.flush
+
+
+@contextmanager
+def owned(
+    ledger: SqlLedger, settings: Settings, *, takeover: bool
+) -> Iterator[tuple[Fence, threading.Event]]:
+    """Hold the chain's lease; the event is set when it is lost."""
+    ttl_s = settings.ledger.lease / 1000
+    fence = ledger.acquire(settings.chain.name, owner=this_owner(), ttl_s=ttl_s, takeover=takeover)
+    done, lost = threading.Event(), threading.Event()
+
+    def renew() -> None:
+        while not done.wait(ttl_s / 3):
+            try:
+                ledger.renew(fence, ttl_s=ttl_s)
+            except Fenced:
+                lost.set()
+                return
+            except LedgerUnavailable:
+                continue  # tried again in a third of the lease; commits fail loudly meanwhile
+
+    thread = threading.Thread(target=renew, name="lease", daemon=True)
+    thread.start()
+    try:
+        yield fence, lost
+    finally:
+        done.set()
+        thread.join()
+        ledger.release(fence)
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """Turn SIGTERM and SIGINT into an event: the window in hand is finished, then the loop ends.
+
+    A second signal interrupts at once; the next run goes on from the last commit.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, _frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt(number)
+        stop.set()
+
+    before = {n: signal.signal(n, handle) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def require_same_settings(ledger: SqlLedger, chain: Chain) -> None:
+    """Create the chain, or say which settings differ from those it was begun with."""
+    known = ledger.chain(chain.name)
+    if known is not None:
+        found = list(differences(chain.settings, known.settings))
+        if found:
+            listed = "\n  ".join(found)
+            msg = (
+                f"chain {chain.name!r} was begun with other settings:\n  {listed}\n"
+                f"Put them back, name another chain (chain.name), or ask what they would have given: "
+                f"priorflow replay --into NEW"
+            )
+            raise ConfigError(msg)
+    ledger.create(chain)
+
+
+def execute(
+    settings: Settings,
+    *,
+    until_end: bool = False,
+    max_windows: int | None = None,
+    takeover: bool = False,
+    console: Console,
+    watch: Watcher | None = None,
+    crash: Crash = live,
+    updater: Updater | None = None,
+) -> RunOutcome:
+    """Run until stopped, the end of the log or `max_windows`; see the exit statuses for what may fail."""
+    with ExitStack() as stack:
+        blobs = open_blobs(settings.blobs_url, crash=crash)
+        settings.home_folder.mkdir(parents=True, exist_ok=True)
+        ledger = open_ledger(settings.ledger_url, blobs, crash=crash)
+        stack.callback(ledger.close)
+        chain = chain_of(settings)
+        require_same_settings(ledger, chain)
+        fence, lost = stack.enter_context(owned(ledger, settings, takeover=takeover))
+        source = open_source(settings)
+        stack.callback(source.close)
+        keep, flush = _keeper(settings)
+        stack.callback(flush)
+        aside = open_aside(settings, stack)
+        if updater is None:
+            with console.progress("starting the learner"):
+                updater = open_updater(settings)
+            stack.callback(updater.close)
+        publisher = _publisher(settings, ledger, blobs, stack)
+        rules = replace(rules_of(settings, chain), until_end=until_end, max_windows=max_windows)
+        gate = _gatekeeper(settings, ledger, blobs, updater, rules)
+        stop = stack.enter_context(stop_signals())
+        parts = Parts(
+            source=source,
+            decode=decoder(codec_rules(settings)),
+            ledger=ledger,
+            blobs=blobs,
+            updater=updater,
+            score=scorer(settings.learn.pi_new),
+            aside=aside,
+            keep=keep,
+            circumstance=circumstance,
+            now_ms=lambda: time.monotonic_ns() // 1_000_000,
+            watch=_watcher(console, publisher, gate, flush, watch),
+            crash=crash,
+            stopping=lambda: stop.is_set() or lost.is_set(),
+        )
+        head = run(parts, rules, fence)
+        if lost.is_set():
+            msg = f"chain {chain.name!r} was taken over by another process; this one has stopped"
+            raise Fenced(msg)
+        published = True
+        if publisher is not None:
+            with console.progress("publishing what is left"):
+                published = publisher.flush(60)
+        if not published:
+            console.warn("MLflow is behind; the next run publishes what is left", event="backlog")
+        return RunOutcome(head=head, published=published)
+
+
+def _publisher(settings: Settings, ledger: SqlLedger, blobs: Blobs, stack: ExitStack) -> Publisher | None:
+    if not settings.mlflow.enabled:
+        return None
+    registry = open_registry(settings)
+    publisher = Publisher(ledger, blobs, registry, chain=settings.chain.name, target=MLFLOW)
+    publisher.start()
+    stack.callback(publisher.stop)
+    return publisher
+
+
+def open_registry(settings: Settings) -> MlflowRegistry:
+    """Return the registry that the settings name."""
+    return MlflowRegistry(
+        settings.tracking_uri,
+        settings.mlflow.registered_model,
+        experiment=settings.mlflow.experiment,
+    )
+
+
+def _gatekeeper(
+    settings: Settings, ledger: SqlLedger, blobs: Blobs, updater: Updater, rules: Rules
+) -> Gatekeeper | None:
+    if not settings.gate.enabled:
+        return None
+    gate = GateRules(**settings.gate.model_dump(exclude={"enabled"}))
+    return Gatekeeper(
+        ledger=ledger, blobs=blobs, updater=updater, rules=rules, gate=gate, pi_new=settings.learn.pi_new
+    )
+
+
+def _watcher(
+    console: Console,
+    publisher: Publisher | None,
+    gate: Gatekeeper | None,
+    flush: Callable[[], None],
+    also: Watcher | None,
+) -> Watcher:
+    def watch(what: str, **facts: Any) -> None:
+        if what == "committed":
+            flush()
+            _tell_commit(console, facts["snapshot"])
+            if gate is not None and facts["members"]:
+                _judge(gate, console, facts["snapshot"], facts["members"])
+            if publisher is not None:
+                publisher.wake()
+        elif what == "failed":
+            console.warn(f"window {facts['index']} failed: {facts['why']}", event="failed", **facts)
+        if also is not None:
+            also(what, **facts)
+
+    return watch
+
+
+def _judge(gate: Gatekeeper, console: Console, child: Snapshot, members: Sequence[Member]) -> None:
+    found = gate.ledger.snapshot(child.parent or "")
+    if found is None or found[0].kind != "learned":
+        return
+    decision = gate.consider(found[0], members, at_ms=time.time_ns() // 1_000_000)
+    if decision is not None:
+        verb = "promoted" if decision.action == "promote" else "refused"
+        console.say(
+            f"{verb} the snapshot of window {found[0].index} ({decision.snapshot[:12]}): "
+            + "; ".join(reasons(decision)),
+            event=decision.action,
+            snapshot=decision.snapshot,
+        )
+
+
+def _tell_commit(console: Console, snapshot: Snapshot) -> None:
+    report = snapshot.report
+    if snapshot.kind == "progress":
+        console.say(f"positions committed, no window closed ({snapshot.sha[:12]})", event="progress_row")
+        return
+    told = (
+        "nothing foretold yet"
+        if report["accuracy"] is None
+        else f"foretold {report['accuracy']:.3f} right, nll {report['nll']:.2f}, ece {report['ece']:.3f}"
+    )
+    console.say(
+        f"window {snapshot.index} {snapshot.kind}: {report['members']} examples, {told}; "
+        f"KL {report['kl_nats']:.0f} nats, beta {report['beta']:g}"
+        f"{', DRIFT' if report['drift'] else ''} -> {snapshot.sha[:12]}",
+        event="window",
+        index=snapshot.index,
+        sha=snapshot.sha,
+        kind=snapshot.kind,
+        **{k: report[k] for k in ("members", "accuracy", "nll", "ece", "kl_nats", "beta", "drift")},
+    )
+
+
+def machine() -> dict[str, Any]:
+    """Describe the machine for records of measurements."""
+    return {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
