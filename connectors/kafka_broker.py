@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import signal
 import subprocess
 import time
@@ -37,12 +38,14 @@ from connectors.kafka_settings import (
     render_properties,
     scram_arguments,
 )
+from stream.source import SourceError
 
 READY_S: Final = 90.0
 STOP_S: Final = 30.0
 _MAIN: Final = "kafka.Kafka"
 _FORMAT: Final = "kafka.tools.StorageTool"
 _TAIL_LINES: Final = 15
+_ASK_MS: Final = 5000
 
 
 class BrokerError(Exception):
@@ -134,19 +137,15 @@ def log_tail(folder: Path, lines: int = _TAIL_LINES) -> str:
 
 def ready(bootstrap: str, cluster: str) -> bool:
     """Ask whether the broker of this cluster id answers there."""
-    from kafka import KafkaAdminClient  # noqa: PLC0415 - half a second that `status` need not pay
-    from kafka.errors import KafkaError  # noqa: PLC0415 - as above
+    # Half a second of imports that `status` and `stop` need not pay.
+    from connectors.kafka_client import KafkaClient, administration  # noqa: PLC0415
 
+    client = KafkaClient(bootstrap=bootstrap, patience_ms=_ASK_MS)
     try:
-        admin = KafkaAdminClient(bootstrap_servers=bootstrap, bootstrap_timeout_ms=5000)
-    except KafkaError:
+        with administration(client, "asking the broker") as admin:
+            return bool(admin.describe_cluster()["cluster_id"] == cluster)
+    except SourceError:
         return False
-    try:
-        return bool(admin.describe_cluster()["cluster_id"] == cluster)
-    except KafkaError:
-        return False
-    finally:
-        admin.close()
 
 
 def _running(files: BrokerFiles, identity: Identity, pid: int, *, adopted: bool) -> Running:
@@ -267,7 +266,7 @@ def _format_command(
         _FORMAT,
     ]
     command += ["format", "--standalone", "-t", identity.cluster, "-c", str(files.properties)]
-    return command + scram_arguments(secure)
+    return command + scram_arguments(secure, secrets.token_bytes(16))
 
 
 def _broker_command(java: Java, path: str, files: BrokerFiles, heap_mb: int) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import unicodedata
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Final, Literal
+from typing import Final
 
 from connectors.kafka_jars import kafka_asset
 
@@ -19,8 +21,8 @@ MAX_RECORD_BYTES: Final = 8 * 1024 * 1024
 _FIRST_PORT: Final = 20_000
 _PORTS: Final = 10_000
 
-Mechanism = Literal["SCRAM-SHA-256", "SCRAM-SHA-512"]
-MECHANISMS: Final[tuple[Mechanism, ...]] = ("SCRAM-SHA-256", "SCRAM-SHA-512")
+MECHANISMS: Final[Mapping[str, str]] = {"SCRAM-SHA-256": "sha256", "SCRAM-SHA-512": "sha512"}
+_ITERATIONS: Final = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +134,27 @@ def _secure_properties(secure: SecureListener) -> str:
     return "\n".join(lines)
 
 
-def scram_arguments(secure: SecureListener | None) -> list[str]:
-    """Return what the format command needs to know the users, by every mechanism."""
+def scram_arguments(secure: SecureListener | None, salt: bytes) -> list[str]:
+    """Return what the format command needs to know the users, by every mechanism.
+
+    Salted here: other users of the host can read a command line, and the command's own syntax has
+    no place for a comma in a password.
+    """
     users = () if secure is None else secure.users
     return [
         argument
         for user in users
-        for mechanism in MECHANISMS
-        for argument in ("--add-scram", f"{mechanism}=[name={user.name},password={user.password}]")
+        for mechanism, digest in MECHANISMS.items()
+        for argument in ("--add-scram", f"{mechanism}={_credential(user, digest, salt)}")
     ]
+
+
+def _credential(user: ScramUser, digest: str, salt: bytes) -> str:
+    """Salt a password as RFC 5802 says."""
+    password = unicodedata.normalize("NFKC", user.password).encode()
+    salted = hashlib.pbkdf2_hmac(digest, password, salt, _ITERATIONS)
+    told = f'salt="{b64encode(salt).decode()}",saltedpassword="{b64encode(salted).decode()}"'
+    return f"[name={user.name},iterations={_ITERATIONS},{told}]"
 
 
 def escape(value: str) -> str:

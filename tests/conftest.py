@@ -1,0 +1,37 @@
+"""What every test shares: one thread per process, patient Hypothesis, the real services first, no silent skips."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Bits are promised for a fixed number of threads, and two test processes share two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Wall time says nothing on a shared machine; pytest's own timeout stops what hangs.
+settings.register_profile("priorflow", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("priorflow")
+
+pytest_plugins = ["tests.kafka_fixtures"]
+
+REAL_SERVICES = ("kafka", "ray", "mlflow", "postgres", "slow")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer --no-skips: a test that did not run is not a test that passed."""
+    parser.addoption("--no-skips", action="store_true", help="fail the run if any test was skipped")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the long tests first, so that the last worker is not left alone with them."""
+    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in REAL_SERVICES))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run under --no-skips that left something out."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.getoption("--no-skips") and reporter is not None and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter.write_line("skipped tests count as failures here (--no-skips); -rs tells why they did not run")
