@@ -49,14 +49,14 @@ def matrix_chart(story: Story) -> str:
     fade = _fade([a for row in story.matrix for a in row if a is not None])
     mark(svg, "text", "accuracy on window …", x=left, y=11, class_="tick")
     for k in every(count, 12):
-        said, at = str(story.windows[k].index), size * (k + 0.5)
+        said, at = str(story.measured[k]), size * (k + 0.5)
         mark(svg, "text", said, x=left + at, y=top - 6, class_="tick mid")
         mark(svg, "text", f"after {said}", x=left - 6, y=top + at + 3.5, class_="tick end")
     for i, row in enumerate(story.matrix):
         for j, accuracy in enumerate(row):
             if accuracy is not None:
                 x, y = left + size * j, top + size * i
-                on, after = story.windows[j].index, story.windows[i].index
+                on, after = story.measured[j], story.measured[i]
                 said = (
                     ""
                     if count > MANY

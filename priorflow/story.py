@@ -86,7 +86,8 @@ class Story:
     """A whole run. `ours` names the method that the windows tell of; the other methods are baselines.
 
     `curves` gives each method's scores by window index. `matrix[i][j]` is our accuracy on mails of the
-    j-th window after learning the i-th (see `scores.Matrix`). `facts` are lines on how it was run.
+    j-th measured window after learning the i-th (see `scores.Matrix`); `matrix_windows` are the indices
+    of those measured, all windows if nothing is said. `facts` are lines on how it was run.
     """
 
     chain: str
@@ -108,6 +109,12 @@ class Story:
     registered_model: str
     ledger_url: str
     facts: Mapping[str, str] = field(default_factory=dict)
+    matrix_windows: tuple[int, ...] = ()
+
+    @property
+    def measured(self) -> tuple[int, ...]:
+        """Return the indices of the windows that the matrix speaks of."""
+        return self.matrix_windows or tuple(row.index for row in self.windows)
 
     def __post_init__(self) -> None:
         """Refuse a story that contradicts itself."""
@@ -117,8 +124,8 @@ class Story:
         if set(self.methods) != set(self.curves) or set(self.methods) != set(self.reliability):
             msg = "methods, curves and reliability must speak of the same methods"
             raise ValueError(msg)
-        if len(self.matrix) not in {0, len(self.windows)}:
-            msg = f"the matrix has {len(self.matrix)} rows for {len(self.windows)} windows"
+        if len(self.matrix) not in {0, len(self.measured)}:
+            msg = f"the matrix has {len(self.matrix)} rows for {len(self.measured)} windows"
             raise ValueError(msg)
 
 

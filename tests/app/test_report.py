@@ -162,6 +162,16 @@ def test_a_window_that_was_quarantined_is_marked(story: Story) -> None:
     assert "quarantined" in _Page(report_html(replace(story, windows=rows))).text
 
 
+def test_windows_that_were_not_measured_are_left_out_of_the_matrix(story: Story) -> None:
+    kept = tuple(row.index for row in story.windows if row.index != 3)
+    matrix = tuple((0.5,) * (i + 1) for i in range(len(kept)))
+    page = _Page(report_html(replace(story, matrix=matrix, matrix_windows=kept)))
+    assert "window 4 after learning window 5: 50.0% right" in page.text
+    assert "after learning window 3" not in page.text
+    with pytest.raises(ValueError, match="rows for 10 windows"):
+        replace(story, matrix_windows=kept)
+
+
 def test_a_chain_without_windows_has_no_report(story: Story) -> None:
     with pytest.raises(ValueError, match="no window has closed"):
         report_html(replace(story, windows=(), matrix=()))
