@@ -39,6 +39,7 @@ MEANING: Final[Mapping[ExitCode, str]] = {
 # By name, not by class: a command that never touched Kafka or torch need not import them to fail.
 _CODES: Final[Mapping[str, ExitCode]] = {
     "priorflow.config.ConfigError": ExitCode.USAGE,
+    "connectors.dead_letters.NoSuchLetter": ExitCode.USAGE,
     "trainers.model.NoSuchSite": ExitCode.USAGE,
     "stream.breaker.TooMuchBad": ExitCode.BREAKER,
     "connectors.kafka_client.ClusterRefused": ExitCode.USAGE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,18 @@ import pytest
 from connectors.blobs import open_blobs
 from connectors.kafka_client import KafkaClient
 from connectors.kafka_settings import MAX_RECORD_BYTES
+from connectors.kafka_sink import KafkaSink
 from connectors.kafka_topics import topic_facts
 from connectors.ledger import open_ledger
+from connectors.mails import COUNT
 from posterior.snapshot import Chain, Snapshot, Span
 from priorflow.cli import call
 from priorflow.config import Settings, load
 from priorflow.doctor_kafka import cluster
 from priorflow.exit_codes import ExitCode
 from priorflow.findings import Finding, examine, worst
+from stream.plan import Setaside
+from stream.record import Position, RawRecord, Refusal, Stage
 from tests.connectors.chain_builder import CIRCUMSTANCE, OWNER, root
 
 Said = list[dict[str, Any]]
@@ -130,6 +135,74 @@ def test_status_tells_the_lag(
     arguments = ["--set", f"kafka.bootstrap={kafka.bootstrap}", "--set", f"kafka.topics.events={events}"]
     assert call(["status", *arguments]) == 0
     assert said(capsys)[-1]["positions"][0]["lag"] == 0
+
+
+def bad(topic: str, offset: int, value: bytes, *, stage: Stage = "json") -> Setaside:
+    position = Position(topic, 0, offset)
+    raw = RawRecord(position, 1_000, b"key", value, (("trace", b"7"),))
+    return Setaside(raw, Refusal(stage, f"reason {offset}"))
+
+
+def test_dead_letters_are_listed_shown_and_sent_again_once(
+    kafka: KafkaClient, new_topic: NewTopic, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    events, dead, late = new_topic("events"), new_topic("dead"), new_topic("late")
+    with closing(KafkaSink(kafka, dead_letters=dead, late=late)) as sink:
+        letters = [bad(events, 3, b"\xff\x00"), bad(events, 4, b"[]", stage="schema")]
+        sink.set_aside([*letters, letters[0]])  # once more, as after a crash
+    where = [
+        "--set",
+        f"kafka.bootstrap={kafka.bootstrap}",
+        "--set",
+        f"kafka.topics.dead_letters={dead}",
+    ]
+
+    def told(*arguments: str, status: int = 0) -> Said:
+        assert call(["dlq", *arguments, *where]) == status
+        out = capsysbinary.readouterr().out
+        lines = [json.loads(line) for line in out.splitlines()]
+        return [line for line in lines if line["event"] != "progress"]
+
+    rows = told("ls")
+    assert [(r["position"], r["stage"], r["reason"], r["bytes"]) for r in rows] == [
+        (f"{events}[0]@3", "json", "reason 3", 2),
+        (f"{events}[0]@4", "schema", "reason 4", 2),
+    ]
+    assert [r["stage"] for r in told("ls", "--stage", "schema")] == ["schema"]
+    assert [r["stage"] for r in told("ls", "--last", "1")] == ["schema"]
+    (shown,) = told("show", f"{events}[0]@3")
+    assert (shown["value"], shown["key"], shown["headers"]) == ("\\xff\x00", "key", {"trace": "7"})
+    assert shown["copies"] == 2
+    assert call(["dlq", "show", f"{events}[0]@3", "--raw", *where]) == 0
+    assert capsysbinary.readouterr().out == b"\xff\x00"
+    assert told("show", f"{events}[0]@9", status=ExitCode.USAGE) == []
+    assert told("show", "nonsense", status=ExitCode.USAGE) == []
+    assert call(["dlq", "requeue", *where]) == ExitCode.USAGE
+    capsysbinary.readouterr()
+    assert told("requeue", f"{events}[0]@3")[-1]["requeued"] == [f"{events}[0]@3"]
+    assert told("requeue", "--all")[-1] | {"text": ""} == {
+        "event": "requeued",
+        "requeued": [f"{events}[0]@4"],
+        "before": 1,
+        "text": "",
+    }
+    assert [r["requeued"] for r in told("ls")] == [True, True]
+    assert topic_facts(kafka, [events])[events].next == {0: 2}
+
+
+def test_no_dead_letter_topic_holds_no_letters(
+    kafka: KafkaClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--set", f"kafka.bootstrap={kafka.bootstrap}", "--set", "kafka.topics.dead_letters=none-such"]
+    assert call(["dlq", "ls", *where]) == 0
+    assert [line for line in said(capsys) if line["event"] == "letter"] == []
+
+
+def test_assets_are_fetched_once(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["assets", "fetch"]) == 0
+    told = said(capsys)[-1]
+    assert Path(told["jars"]).parent == home / "assets"
+    assert len(Path(told["mails"]).read_text(encoding="utf-8").splitlines()) == COUNT
 
 
 def test_facts_of_a_topic(kafka: KafkaClient, new_topic: NewTopic) -> None:
