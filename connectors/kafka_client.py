@@ -22,7 +22,9 @@ from kafka.errors import (
     KafkaConfigurationError,
     KafkaError,
     KafkaTimeoutError,
+    MessageSizeTooLargeError,
     NoError,
+    RecordListTooLargeError,
     RetriableError,
     SaslAuthenticationFailedError,
     TopicAlreadyExistsError,
@@ -44,6 +46,10 @@ _REFUSALS: Final = (
 
 class ClusterRefused(SourceError):
     """The cluster answers and says no: credentials, rights, a missing topic, a size limit."""
+
+
+class NoSuchTopic(ClusterRefused):
+    """A topic that is read or written does not exist."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +106,12 @@ def translated(client: KafkaClient, doing: str) -> Iterator[None]:
     except UnsupportedCodecError as absent:
         msg = f"{where}: {absent}; pip install 'kafka-python[lz4,snappy,zstd]' reads every compression"
         raise ClusterRefused(msg) from absent
+    except UnknownTopicOrPartitionError as missing:
+        msg = f"{where}: no such topic; create it, or name another one in kafka.topics"
+        raise NoSuchTopic(msg) from missing
+    except (MessageSizeTooLargeError, RecordListTooLargeError) as large:
+        msg = f"{where}: the topic takes no record of this size ({large}); raise its max.message.bytes"
+        raise ClusterRefused(msg) from large
     except (RetriableError, OSError) as silent:
         msg = f"{where}: no answer ({_said(silent)}); is it up, and is kafka.bootstrap right?"
         raise SourceUnavailable(msg) from silent
@@ -213,13 +225,13 @@ def _request(wish: TopicWish, replicas: int) -> dict[str, Any]:
 
 
 def partition_counts(admin: Any, topics: Sequence[str]) -> dict[str, int]:
-    """Return how many partitions each topic has; ClusterRefused names the topics that are missing."""
+    """Return how many partitions each topic has; NoSuchTopic names one that is missing."""
     told = {topic["name"]: topic for topic in admin.describe_topics(list(topics))}
     for topic in topics:
         error = for_code(told[topic]["error_code"]) if topic in told else UnknownTopicOrPartitionError
         if error is UnknownTopicOrPartitionError:
             msg = f"there is no topic {topic!r}; create it, or name another one in kafka.topics"
-            raise ClusterRefused(msg)
+            raise NoSuchTopic(msg)
         if error is not NoError:
             raise error(topic)
     return {topic: len(told[topic]["partitions"]) for topic in topics}
