@@ -85,15 +85,21 @@ def call(arguments: Sequence[str]) -> int:
     try:
         build()(list(arguments), prog_name="priorflow")
     except SystemExit as left:
-        return left.code if isinstance(left.code, int) else ExitCode.OK
-    except BrokenPipeError:  # whoever read us has seen enough
-        sys.stdout = None  # else the interpreter complains at exit
-        return ExitCode.OK
+        return _left(left.code, arguments)
     except BaseException as error:  # noqa: BLE001 - whatever ends a command becomes a status
         code = code_for(error)
         _tell(error, code, arguments)
         return code
     return ExitCode.OK
+
+
+def _left(status: object, arguments: Sequence[str]) -> int:
+    """Read how typer ended a call: 130 for an interrupt, and 1 only for a reader that went away."""
+    if status == ExitCode.INTERRUPTED:
+        _tell(KeyboardInterrupt(), ExitCode.INTERRUPTED, arguments)
+    if status == ExitCode.BUG:  # `priorflow snapshots ls | head` has seen enough
+        return ExitCode.OK
+    return status if isinstance(status, int) else ExitCode.OK
 
 
 def _tell(error: BaseException, code: ExitCode, arguments: Sequence[str]) -> None:
@@ -104,7 +110,7 @@ def _tell(error: BaseException, code: ExitCode, arguments: Sequence[str]) -> Non
         text = f"internal error: {type(error).__name__}: {text} (--debug shows where)"
     if code is ExitCode.INTERRUPTED:
         text = "interrupted; the next run goes on from the last commit"
-    if "--json" in arguments or not sys.stdout.isatty():
+    if "--json" in arguments or ("--no-json" not in arguments and not sys.stdout.isatty()):
         text = json.dumps({"event": "error", "exit": int(code), "text": text}, ensure_ascii=False)
     else:
         text = "\n".join(f"priorflow: {line}" for line in text.splitlines())

@@ -397,6 +397,15 @@ class LedgerSettings(Section):
     lease: Duration = 30_000
     """How long the right to write lasts without being renewed."""
 
+    @field_validator("url")
+    @classmethod
+    def _known_store(cls, value: SecretStr | None) -> SecretStr | None:
+        known = ("sqlite:///", "postgresql://")
+        if value is not None and not value.get_secret_value().startswith(known):
+            msg = "write sqlite:///FILE or postgresql://user:password@host/database"
+            raise ValueError(msg)
+        return value
+
     @model_validator(mode="after")
     def _one_address(self) -> LedgerSettings:
         if self.url is not None and self.url_file is not None:

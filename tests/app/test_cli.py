@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
+import resource
+import signal
+import socket
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -54,14 +60,13 @@ def chain(tmp_path: Path) -> list[Snapshot]:
 
 
 def test_help_answers_at_once_and_names_every_exit_status() -> None:
-    command = [sys.executable, "-m", "priorflow.cli", "--help"]
-    seconds = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        seconds.append(time.perf_counter() - begun)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "priorflow", "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Its own work, 0.3 s: how long it waits for a busy machine says nothing of us.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
     assert all(str(int(code)) in said and MEANING[code][:20] in said for code in ExitCode)
-    assert min(seconds) < 1.0  # 0.3 s when nothing else runs
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -247,5 +252,44 @@ def test_status(chain: list[Snapshot], capsys: pytest.CaptureFixture[str]) -> No
     assert told["positions"][0]["lag"] is None
 
 
-def test_an_interrupt_is_status_130() -> None:
-    assert code_for(KeyboardInterrupt()) is ExitCode.INTERRUPTED
+def test_an_interrupt_is_status_130(tmp_path: Path) -> None:
+    """Ctrl-C while a command waits for a cluster that took the call but never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"kafka.bootstrap=127.0.0.1:{silent.getsockname()[1]}"
+        command = [sys.executable, "-m", "priorflow", "dlq", "ls", "--set", address]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        ) as process, silent.accept()[0] as called:
+            called.recv(1)
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert json.loads(told.splitlines()[-1])["exit"] == 130
+
+
+@pytest.mark.usefixtures("chain")
+def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m priorflow snapshots ls | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_error_of_ours_has_a_status() -> None:
+    """What reaches the command line is told apart; what is named here never does."""
+    inside = {"OutOfStep", "_Stop", "_Bad", "YamlError"}
+    unmapped = [
+        f"{module.__name__}.{name}"
+        for module in our_modules()
+        for name, kind in vars(module).items()
+        if isinstance(kind, type) and issubclass(kind, Exception) and kind.__module__ == module.__name__
+        if name not in inside and code_for(kind.__new__(kind)) is ExitCode.BUG
+    ]
+    assert unmapped == []
+
+
+def our_modules() -> Iterator[ModuleType]:
+    for package in ("stream", "posterior", "trainers", "connectors", "priorflow"):
+        folder = importlib.import_module(package).__path__
+        for found in pkgutil.iter_modules(folder, prefix=f"{package}."):
+            if not found.name.endswith(".__main__"):
+                yield importlib.import_module(found.name)

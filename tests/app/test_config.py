@@ -172,6 +172,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ({"chain.seed": 2**31}, "chain.seed"),
         ({"learn.beta": 1.5}, "learn.beta"),
         ({"ledger.url": "sqlite:///a", "ledger.url_file": "b"}, "keep one"),
+        ({"ledger.url": "mysql://me:secret@db/flow"}, "sqlite:///FILE or postgresql://"),
     ],
 )
 def test_what_cannot_work_is_refused_at_the_door(overrides: dict[str, object], said: str) -> None:
