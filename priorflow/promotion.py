@@ -6,9 +6,9 @@ events. Aliases follow the decision log; nothing here touches the registry.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 from posterior.family import Tensors
 from posterior.snapshot import Blobs, Decision, Ledger, Snapshot
@@ -108,19 +108,10 @@ class Gatekeeper:
         return champion is not None and champion.sha == candidate.sha
 
 
-def reasons(decision: Decision) -> tuple[str, ...]:
-    """Say a decision's checks in words."""
-    checks: Sequence[Sequence[Any]] = decision.evidence.get("checks", ())
-    return tuple(
-        f"{name} {float(measured):.3f} {'within' if passed else 'beyond'} {float(bound):g}"
-        for name, passed, measured, bound in checks
-    )
-
-
 def _showing(own: Score) -> Showing:
     return Showing(events=own.count, accuracy=own.accuracy, nll=own.nll, ece=own.ece)
 
 
 def _per_example(snapshot: Snapshot) -> float:
-    report: Mapping[str, Any] = snapshot.report
+    report = snapshot.report
     return float(report.get("kl_nats", 0.0)) / max(1, int(report.get("members", 0)))

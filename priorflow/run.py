@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from connectors.kafka_sink import KafkaSink
 
 from connectors.archive import ArchiveSource, ArchiveWriter
 from connectors.blobs import open_blobs
 from connectors.codec import decoder
 from connectors.crash import Crash, live
+from connectors.kafka_sink import KafkaSink
 from connectors.kafka_source import KafkaSource, KafkaSourceRules
 from connectors.lease import this_owner
 from connectors.ledger import SqlLedger, open_ledger
@@ -38,9 +38,10 @@ from priorflow.config import ConfigError, Settings
 from priorflow.console import Console
 from priorflow.learning import differences, family_spec, learn_spec, learning_settings, model_spec
 from priorflow.opening import MLFLOW
-from priorflow.promotion import Gatekeeper, reasons
+from priorflow.promotion import Gatekeeper
 from priorflow.rules import codec_rules, intake_rules
 from priorflow.scores import Prediction, best_guess, chance, score
+from priorflow.story_ledger import reasons
 from stream.plan import Member, Setaside
 from stream.record import RawRecord
 from stream.source import Source

@@ -1,0 +1,372 @@
+"""`priorflow demo`: the main job, end to end, on the real parts, told as it happens.
+
+Real mails on a real Kafka, a Ray Train worker, the ledger, MLflow, a gate, two baselines on the same
+windows, a replay in a fresh process, one page. Everything is left under `<home>/demo`; run again, it goes
+on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from rich.console import Console as RichConsole
+
+from connectors.blobs import open_blobs
+from connectors.ledger import SqlLedger, open_ledger
+from connectors.mails import fetch_mails, load_mails
+from posterior.family import Tensors
+from posterior.snapshot import Blobs, Chain, Snapshot
+from posterior.tensors import from_bytes, to_bytes
+from priorflow import config
+from priorflow.baseline_river import NAME as BAG
+from priorflow.baseline_river import bag_of_words
+from priorflow.cluster import client, start_broker
+from priorflow.config import Settings
+from priorflow.console import Console
+from priorflow.demo_baselines import LORA, Windows, our_matrix, sequential_lora
+from priorflow.demo_stream import produce
+from priorflow.opening import MLFLOW
+from priorflow.promotion import Gatekeeper
+from priorflow.report import write_report
+from priorflow.run import chain_of, circumstance, execute, open_updater, rules_of, runtime
+from priorflow.scores import (
+    Matrix,
+    Prediction,
+    final_accuracy,
+    forgetting,
+    predictions,
+    prequential,
+    reliability_bins,
+)
+from priorflow.story import MethodRow, Story, summary_json
+from priorflow.story_ledger import reasons, verdicts, window_rows
+from priorflow.story_table import method_table, window_table
+from stream.plan import Member
+from stream.record import Position
+from trainers.loop import Rules
+from trainers.promote import GateRules
+from trainers.window import Updater
+
+OURS: Final = "priorflow"
+CHAIN: Final = "demo"
+PLANTED: Final = "demo-planted"
+LORA_LR: Final = 0.1
+WINDOWS: Final = 8
+
+DEMO: Final[Mapping[str, Any]] = {
+    "chain": {"name": CHAIN, "seed": 1},
+    "kafka": {
+        "topics": {
+            "events": "demo.mails",
+            "labels": "demo.labels",
+            "dead_letters": "demo.dead-letters",
+            "late": "demo.late",
+        }
+    },
+    "window": {"kind": "count", "size": 640},
+    "model": {"max_tokens": 48},
+    "family": {"name": "blob", "sd_head": 0.1},
+    "learn": {"epochs": 3, "batch": 16, "lr": 0.1, "draws": 10, "workers": 1, "threads": 2},
+    "gate": {"min_labels": 200, "max_ece": 0.3},
+    "mlflow": {"registered_model": "priorflow-demo", "experiment": "priorflow-demo"},
+}
+
+
+def main(settings: Settings, console: Console) -> Story:
+    """Run the demo; returns the story that the report tells."""
+    begun = time.monotonic()
+    folder = settings.home_folder / "demo"
+    chosen = _demo_settings(settings, folder)
+    _stream(chosen, console)
+    members = _Members(folder / "members")
+    with ExitStack() as stack:
+        with console.progress("starting Ray and its worker"):
+            updater = open_updater(chosen)
+        stack.callback(updater.close)
+        console.say("learning the stream, window by window: predict first, then learn", event="stage")
+        outcome = execute(
+            chosen,
+            until_end=True,
+            console=console,
+            updater=updater,
+            watch=members,
+        )
+        blobs = open_blobs(chosen.blobs_url)
+        ledger = stack.enter_context(closing(open_ledger(chosen.ledger_url, blobs)))
+        history = ledger.history(CHAIN)
+        windows = members.load([s.index for s in history if s.kind == "learned"])
+        rules = rules_of(chosen, chain_of(chosen))
+        _plant(chosen, ledger, blobs, updater, rules, windows, console)
+        compared = _compare(folder, updater, rules, history, blobs, windows, console)
+        verified = _verify(folder, history, console)
+        story = _story(chosen, ledger, history, windows, compared, verified, time.monotonic() - begun)
+    write_report(story, folder / "report.html")
+    (folder / "summary.json").write_text(summary_json(story), encoding="utf-8")
+    _show(story, console)
+    console.say(
+        f"{'published' if outcome.published else 'publishing goes on'}; the page is {folder / 'report.html'}",
+        event="done",
+        report=str(folder / "report.html"),
+        summary=str(folder / "summary.json"),
+    )
+    return story
+
+
+def _demo_settings(settings: Settings, folder: Path) -> Settings:
+    """Write the demo's configuration where a person can read it (and replay can use it), and load it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "priorflow.yaml"
+    path.write_text(
+        "# Made by `priorflow demo`; the commands take it by --config.\n"
+        + yaml.safe_dump({"home": str(settings.home_folder), **DEMO}, sort_keys=False),
+        encoding="utf-8",
+    )
+    return config.load(path)
+
+
+def _stream(settings: Settings, console: Console) -> None:
+    """Have Kafka run and hold the history."""
+    with console.progress("fetching the mails"):
+        mails = load_mails(fetch_mails(settings.assets_folder))
+    running = start_broker(settings, console)
+    console.say(f"Apache Kafka runs at {running.bootstrap}", event="kafka", bootstrap=running.bootstrap)
+    topics = settings.kafka.topics
+    wrote = produce(client(settings), mails, topics, seed=settings.chain.seed, console=console)
+    console.say(
+        f"{len(mails):,} mails of 2001-2002 in nine queues; their labels come late, 3 % never"
+        + (f" ({wrote:,} records produced)" if wrote else " (all there already)"),
+        event="produced",
+        mails=len(mails),
+        produced=wrote,
+    )
+
+
+class _Members:
+    """What each window held, kept beside the demo so that an interrupted one can go on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, what: str, **facts: Any) -> None:
+        if what == "committed" and facts["members"]:
+            index = facts["snapshot"].index
+            temporary = self._folder / f"{index}.tmp"
+            temporary.write_text(json.dumps([asdict(m) for m in facts["members"]]), encoding="utf-8")
+            temporary.replace(self._folder / f"{index}.json")
+
+    def load(self, indices: Sequence[int]) -> dict[int, tuple[Member, ...]]:
+        """Return the members of windows; one whose file was lost in a crash is left out of the scores."""
+        out = {}
+        for index in indices:
+            path = self._folder / f"{index}.json"
+            if path.is_file():
+                out[index] = tuple(_member(m) for m in json.loads(path.read_text(encoding="utf-8")))
+        return out
+
+
+def _member(values: dict[str, Any]) -> Member:
+    places = {name: Position(**values[name]) for name in ("event", "label_at")}
+    return Member(**{**values, **places})
+
+
+def _plant(
+    settings: Settings,
+    ledger: SqlLedger,
+    blobs: Blobs,
+    updater: Updater,
+    rules: Rules,
+    windows: Windows,
+    console: Console,
+) -> None:
+    """Hand the gate a candidate that confuses the queues; it has to refuse it."""
+    if ledger.chain(PLANTED) is not None or not windows:
+        return
+    head = next(s for s in reversed(ledger.history(CHAIN)) if s.kind == "learned")
+    with _planted(ledger, blobs, head) as bad:
+        last = windows[max(windows)]
+        gate = Gatekeeper(
+            ledger=ledger,
+            blobs=blobs,
+            updater=updater,
+            rules=rules,
+            gate=GateRules(**settings.gate.model_dump(exclude={"enabled"})),
+            pi_new=settings.learn.pi_new,
+        )
+        decision = gate.decide(
+            bad, last, gate.showing(bad, last), at_ms=time.time_ns() // 1_000_000, actor="demo"
+        )
+    console.say(
+        f"a planted candidate that confuses the queues was {decision.action}d: "
+        + "; ".join(reasons(decision)),
+        event=decision.action,
+        snapshot=bad.sha,
+    )
+
+
+@contextmanager
+def _planted(ledger: SqlLedger, blobs: Blobs, head: Snapshot) -> Iterator[Snapshot]:
+    """Commit a branch of the head whose class rows are moved on by one."""
+    tensors: Tensors = from_bytes(blobs.get(head.posterior))
+    rolled = {k: v.roll(1, dims=0) if k.endswith("/head") else v for k, v in tensors.items()}
+    known = ledger.chain(CHAIN)
+    assert known is not None
+    ledger.create(Chain(name=PLANTED, seed=known.seed, settings=known.settings, origin=head.sha))
+    bad = replace(
+        head,
+        chain=PLANTED,
+        seq=0,
+        kind="branch",
+        parent=head.sha,
+        plan=None,
+        posterior=blobs.put(to_bytes(rolled)),
+        spans_before=head.spans,
+    )
+    fence = ledger.acquire(PLANTED, owner="demo", ttl_s=30)
+    try:
+        ledger.commit(fence, bad, circumstance({}))
+        yield bad
+    finally:
+        ledger.release(fence)
+
+
+class _Compared:
+    """Each method's predictions and matrix."""
+
+    def __init__(self, told: Mapping[str, Sequence[Prediction]], matrices: Mapping[str, Matrix]) -> None:
+        self.told, self.matrices = told, matrices
+
+
+def _compare(
+    folder: Path,
+    updater: Updater,
+    rules: Rules,
+    history: Sequence[Snapshot],
+    blobs: Blobs,
+    windows: Windows,
+    console: Console,
+) -> _Compared:
+    """Run the baselines on the same windows; kept by head, so that a second demo has them at once."""
+    kept = folder / "baselines.json"
+    head = history[-1].sha
+    if kept.is_file() and (data := json.loads(kept.read_text(encoding="utf-8")))["head"] == head:
+        told = {name: [Prediction(**p) for p in rows] for name, rows in data["told"].items()}
+        return _Compared(told, data["matrices"])
+    beliefs = {s.index: (from_bytes(blobs.get(s.posterior)), s.labels) for s in history if s.index in windows}
+    with console.progress("what is remembered, window by window", total=len(windows)) as bar:
+        ours = our_matrix(updater, rules, beliefs, windows, bar.advance)
+    with console.progress("baseline: sequential LoRA", total=len(windows)) as bar:
+        lora = sequential_lora(updater, rules, windows, LORA_LR, bar.advance)
+    with console.progress("baseline: bag of words, naive Bayes"):
+        bag = bag_of_words(windows)
+    told_now: dict[str, Sequence[Prediction]] = {
+        OURS: predictions(windows),
+        LORA: lora.predictions,
+        BAG: bag.predictions,
+    }
+    matrices: dict[str, Matrix] = {OURS: ours, LORA: lora.matrix, BAG: bag.matrix}
+    rows = {name: [asdict(p) for p in ps] for name, ps in told_now.items()}
+    kept.write_text(json.dumps({"head": head, "told": rows, "matrices": matrices}), encoding="utf-8")
+    return _Compared(told_now, matrices)
+
+
+def _verify(folder: Path, history: Sequence[Snapshot], console: Console) -> bool:
+    """Learn the last window again in a fresh process with a cold cache."""
+    index = str(max(s.index for s in history if s.kind == "learned"))
+    command = [sys.executable, "-m", "priorflow", "--config", str(folder / "priorflow.yaml"), "--json"]
+    command += ["--set", "learn.workers=0", "replay", "--verify", "--from", index, "--to", index]
+    with console.progress(f"replaying window {index} in a fresh process"):
+        done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - ours
+    if done.returncode == 0:
+        console.say(f"window {index} was learned again, bit for bit", event="replayed", same=True)
+    else:
+        console.warn(
+            f"the replay of window {index} ended with status {done.returncode}: {done.stdout[-400:]} "
+            f"{done.stderr[-400:]}",
+            event="replayed",
+            same=False,
+        )
+    return done.returncode == 0
+
+
+def _story(
+    settings: Settings,
+    ledger: SqlLedger,
+    history: Sequence[Snapshot],
+    windows: Windows,
+    compared: _Compared,
+    verified: bool,
+    seconds: float,
+) -> Story:
+    pi_new = settings.learn.pi_new
+
+    def version_of(sha: str) -> int | None:
+        number = ledger.reference(sha, MLFLOW)
+        return None if number is None else int(number)
+
+    log = ledger.decisions(CHAIN)
+    promoted = [d for d in log if d.action == "promote"]
+    return Story(
+        chain=CHAIN,
+        head_sha=history[-1].sha,
+        seconds=seconds,
+        windows=window_rows(history, version_of),
+        ours=OURS,
+        methods={n: _method(p, compared.matrices[n], windows, pi_new) for n, p in compared.told.items()},
+        curves={n: prequential(p, pi_new=pi_new).windows for n, p in compared.told.items()},
+        reliability={n: reliability_bins(p, pi_new=pi_new) for n, p in compared.told.items()},
+        matrix=tuple(tuple(row) for row in compared.matrices[OURS]),
+        matrix_windows=tuple(sorted(windows)),
+        facts=_facts(settings),
+        pi_new=pi_new,
+        replay_verified=verified,
+        dead_letters=history[-1].counts["dead_lettered"],
+        counts=history[-1].counts,
+        promoted_version=version_of(promoted[-1].snapshot) if promoted else None,
+        decisions=verdicts(log, history, version_of),
+        tracking_uri=settings.tracking_uri,
+        registered_model=settings.mlflow.registered_model,
+        ledger_url=settings.ledger_url,
+    )
+
+
+def _facts(settings: Settings) -> dict[str, str]:
+    how = runtime(settings)
+    return {
+        "stream": "5,327 mails on three partitions, labels on two, Apache Kafka 4.3.1",
+        "model": f"{settings.model.encoder}, rank {settings.model.rank} at {settings.model.sites}",
+        "family": settings.family.name,
+        "learner": f"{settings.learn.workers} Ray Train worker(s), {settings.learn.threads} thread(s)",
+        "runtime": ", ".join(f"{k} {v}" for k, v in how.items()),
+    }
+
+
+def _show(story: Story, console: Console) -> None:
+    """Print the tables for a person; a tool reads summary.json."""
+    if sys.stdout.isatty():
+        printer = RichConsole()
+        printer.print(window_table(story))
+        printer.print(method_table(story))
+    else:
+        console.document({"event": "summary", **json.loads(summary_json(story))})
+
+
+def _method(told: Sequence[Prediction], matrix: Matrix, windows: Windows, pi_new: float) -> MethodRow:
+    total = prequential(told, pi_new=pi_new).total
+    assert total is not None, "no window had a forecast"
+    return MethodRow(
+        prequential_accuracy=total.accuracy,
+        prequential_nll=total.nll,
+        prequential_ece=total.ece,
+        final_accuracy=final_accuracy(matrix, [len(windows[w]) for w in sorted(windows)]),
+        forgetting=forgetting(matrix),
+    )
