@@ -1,0 +1,68 @@
+"""A small stream of mails as an archive, and settings to run it."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from connectors.archive import ArchiveWriter
+from connectors.codec import event_record, label_record
+from connectors.memory import MemoryLog
+from priorflow.config import Settings, load
+from stream.record import Event, Label
+from stream.source import Partition
+
+EVENTS, LABELS = "priorflow.events", "priorflow.labels"
+WORDS = {"linux": "kernel module will not boot", "money": "win cheap cash offer now"}
+
+
+def small_stream(count: int = 120, *, poison: bool = False, altered: int | None = None) -> MemoryLog:
+    """Return events on three partitions and late labels on two; `altered` changes one event's text."""
+    rng = random.Random(5)
+    lanes: list[Partition] = [(EVENTS, p) for p in range(3)] + [(LABELS, p) for p in range(2)]
+    log = MemoryLog(lanes)
+    told: list[Label] = []
+    for i in range(count):
+        kind = rng.choice(sorted(WORDS))
+        time_ms = 1_000_000_000_000 + 60_000 * i
+        text = f"{WORDS[kind]} number {i}" + (" now" if i == altered else "")
+        value, headers = event_record(Event(event_id=f"m{i}", text=text, time_ms=time_ms), source="test")
+        lane = (EVENTS, rng.randrange(3))
+        if poison and i % 7 == 0:
+            log.append(lane, b"\xff not text")
+        log.append(lane, value, headers=headers)
+        told.append(
+            Label(event_id=f"m{i}", label=kind, time_ms=time_ms + int(rng.paretovariate(1.2) * 90_000))
+        )
+    for label in sorted(told, key=lambda one: one.time_ms):
+        value, headers = label_record(label, source="test")
+        log.append((LABELS, rng.randrange(2)), value, headers=headers)
+    return log
+
+
+def archived(log: MemoryLog, folder: Path, *, form: str = "parquet") -> Path:
+    """Write a log as an archive."""
+    writer = ArchiveWriter(folder, form=form)
+    for lane in log.lanes.values():
+        writer.add(lane)
+    writer.flush()
+    return folder
+
+
+def small_settings(home: Path, archive: Path | None, **more: Any) -> Settings:
+    """Return settings that learn the small stream in seconds."""
+    said: dict[str, Any] = {
+        "home": str(home),
+        "window.size": 30,
+        "model.max_tokens": 16,
+        "model.rank": 2,
+        "learn.epochs": 1,
+        "learn.draws": 2,
+        "learn.beta_sample": 8,
+        "records.breaker.share": 0.9,
+        "mlflow.enabled": False,
+        "gate.min_labels": 10,
+        **({} if archive is None else {"source": f"archive:{archive}"}),
+    }
+    return load(None, overrides=said | more)

@@ -1,0 +1,140 @@
+"""The application on its real parts: learn, go on, replay, explain; killed and started again."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from connectors.blobs import open_blobs
+from connectors.ledger import open_ledger
+from posterior.snapshot import Snapshot
+from priorflow.config import ConfigError, Settings
+from priorflow.console import JsonLines, Silent
+from priorflow.replay import branch, verify
+from priorflow.run import execute
+from tests.app.streams import EVENTS, archived, small_settings, small_stream
+
+
+def history(settings: Settings, chain: str = "main") -> list[Snapshot]:
+    ledger = open_ledger(settings.ledger_url, open_blobs(settings.blobs_url))
+    try:
+        return list(ledger.history(chain))
+    finally:
+        ledger.close()
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return archived(small_stream(), tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture(scope="module")
+def done(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    settings = small_settings(tmp_path_factory.mktemp("home"), archive)
+    execute(settings, until_end=True, console=Silent())
+    return settings
+
+
+def test_a_stream_becomes_a_chain_of_snapshots(done: Settings) -> None:
+    rows = history(done)
+    assert [s.kind for s in rows] == ["root", "learned", "learned", "learned"]
+    assert rows[-1].labels == ("linux", "money") or rows[-1].labels == ("money", "linux")
+    assert rows[1].report["kl_nats"] > 0
+    assert rows[2].report["foretold"] > 0
+    assert all(a.sha == b.parent for a, b in itertools.pairwise(rows))
+
+
+def test_running_again_finds_nothing_new(done: Settings) -> None:
+    before = [s.sha for s in history(done)]
+    execute(done, until_end=True, console=Silent())
+    assert [s.sha for s in history(done)] == before
+
+
+def test_other_settings_are_not_mixed_into_a_chain(done: Settings, archive: Path) -> None:
+    other = small_settings(done.home, archive, **{"learn.lr": 0.2})
+    with pytest.raises(ConfigError, match=r"begun with other settings:\s+learn\.lr: 0\.2, was 0\.05"):
+        execute(other, until_end=True, console=Silent())
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_every_snapshot_is_the_same_again(done: Settings, tmp_path: Path, form: str) -> None:
+    copy = archived(small_stream(), tmp_path / form, form=form)
+    verdicts = verify(done, chain="main", first=None, last=None, source=f"archive:{copy}", console=Silent())
+    assert [(index, same) for index, _, same in verdicts] == [(1, True), (2, True), (3, True)]
+
+
+def test_an_altered_record_is_found_and_named(
+    done: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    altered = small_stream(altered=40)
+    position = next(
+        str(raw.position)
+        for lane in altered.lanes.values()
+        for raw in lane
+        if raw.position.topic == EVENTS and b"number 40 now" in (raw.value or b"")
+    )
+    copy = archived(altered, tmp_path / "altered")
+    verdicts = verify(
+        done,
+        chain="main",
+        first=None,
+        last=None,
+        source=f"archive:{copy}",
+        console=JsonLines(sys.stdout),
+    )
+    assert not all(same for _, _, same in verdicts)
+    assert f"record {position} is not the one" in capsys.readouterr().out
+
+
+def test_what_if_learns_into_a_chain_of_its_own(done: Settings, archive: Path) -> None:
+    before = [s.sha for s in history(done)]
+    other = small_settings(done.home, archive, **{"family.name": "point", "window.size": 50})
+    branch(other, into="lora", from_chain="main", first=None, last=None, source=None, console=Silent())
+    assert [s.sha for s in history(done)] == before
+    assert [s.report.get("members") for s in history(done, "lora")[1:]] == [50, 50]
+    assert history(done, "lora")[-1].report["kl_nats"] == 0.0
+
+
+def test_poison_changes_no_posterior(done: Settings, tmp_path: Path) -> None:
+    poisoned = archived(small_stream(poison=True), tmp_path / "poisoned")
+    settings = small_settings(tmp_path / "home", poisoned)
+    execute(settings, until_end=True, console=Silent())
+    rows = history(settings)
+    assert [s.posterior for s in rows] == [s.posterior for s in history(done)]
+    assert rows[-1].counts["dead_lettered"] > 0
+
+
+def killed(home: Path, archive: Path, step: str, at: int) -> int:
+    command = [sys.executable, "-m", "tests.app.kill_me", str(home), str(archive), step, str(at)]
+    return subprocess.run(command, check=False, cwd=Path(__file__).parents[2], timeout=120).returncode
+
+
+STEPS = [
+    "after-plan",
+    "after-train",
+    "before-blob-rename",
+    "before-ledger-commit",
+    "in-ledger-commit",
+    "before-acknowledge",
+    "after-acknowledge",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_kill_nine_at_each_step_leaves_the_undisturbed_chain(
+    done: Settings, archive: Path, tmp_path: Path
+) -> None:
+    """Killed once at every step, each time by a process of its own on what the last one left."""
+    rng = random.Random(1)
+    codes = [killed(tmp_path, archive, step, rng.choice([1, 1, 2])) for step in STEPS]
+    assert codes.count(-signal.SIGKILL) >= len(STEPS) - 2
+    assert killed(tmp_path, archive, "never", 1) == 0
+    settings = small_settings(tmp_path, archive)
+    assert [s.sha for s in history(settings)] == [s.sha for s in history(done)]
