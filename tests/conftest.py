@@ -1,4 +1,4 @@
-"""What every test shares: one thread per process, patient Hypothesis, the real services first, no silent skips."""
+"""What every test shares: one thread per process, patient Hypothesis, no silent skips."""
 
 from __future__ import annotations
 
@@ -34,4 +34,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if session.config.getoption("--no-skips") and reporter is not None and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        reporter.write_line("skipped tests count as failures here (--no-skips); -rs tells why they did not run")
+        reporter.write_line(
+            "skipped tests count as failures here (--no-skips); -rs tells why they did not run"
+        )
