@@ -68,8 +68,8 @@ class Publisher:
         self._crash = crash
         self._changed = Condition()
         self._asked = self._served = self._published = self._failures = 0
-        self._hurried = self._stopping = False
-        self._candidate: str | None = None
+        self._hurried = self._stopping = self._ended = False
+        self._candidate: tuple[int, str] | None = None  # seq and version
         self._error: str | None = None
         self._error_now: str | None = None
         self._thread = Thread(target=self._run, name=f"outbox-{target}", daemon=True)
@@ -91,9 +91,8 @@ class Publisher:
             wanted = self._asked
             self._hurried = True
             self._changed.notify_all()
-            served = self._changed.wait_for(
-                lambda: self._served >= wanted or not self._thread.is_alive(), timeout_s
-            )
+            self._changed.wait_for(lambda: self._served >= wanted or self._ended, timeout_s)
+            served = self._served >= wanted
         return served and not self._ledger.backlog(self._target, limit=1)
 
     def stop(self, timeout_s: float = 10.0) -> bool:
@@ -122,6 +121,10 @@ class Publisher:
         except Exception as failed:
             self._error = f"the publisher died of a fault of its own: {failed!r}"
             raise
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
 
     def _work(self) -> None:
         ready = False
@@ -157,7 +160,8 @@ class Publisher:
                 if isinstance(failed, RegistryUnavailable):
                     raise
         wanted = wanted_aliases(self._ledger, self._chain, self._target)
-        self._registry.assert_aliases({"candidate": self._candidate, **wanted})
+        newest: Mapping[Alias, str | None] = {"candidate": self._candidate[1]} if self._candidate else {}
+        self._registry.assert_aliases({**newest, **wanted})
 
     def _publish(self, row: OutboxRow) -> None:
         entry = self._ledger.snapshot(row.sha)
@@ -167,7 +171,7 @@ class Publisher:
         version = self._registry.publish(*entry, self._blobs.get(entry[0].posterior))
         self._crash("before-published")
         self._ledger.published(row.sha, self._target, version)
-        self._candidate = version
+        self._candidate = max(self._candidate or (-1, ""), (entry[0].seq, version))
         self._published += 1
 
     def _wait_after(self, failed: Exception) -> None:
@@ -200,7 +204,7 @@ def wanted_aliases(ledger: Ledger, chain: str, target: str) -> Mapping[Alias, st
     return {"previous": ledger.reference(second, target) if second else None, "champion": version}
 
 
-def newest_published(ledger: Ledger, chain: str, target: str) -> str | None:
-    """Return the version of the newest row that has one."""
-    versions = (ledger.reference(row.sha, target) for row in reversed(ledger.history(chain)))
-    return next((version for version in versions if version is not None), None)
+def newest_published(ledger: Ledger, chain: str, target: str) -> tuple[int, str] | None:
+    """Return seq and version of the newest row that has a version."""
+    versions = ((row.seq, ledger.reference(row.sha, target)) for row in reversed(ledger.history(chain)))
+    return next(((seq, version) for seq, version in versions if version is not None), None)
