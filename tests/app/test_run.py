@@ -43,8 +43,8 @@ def done(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 def test_a_stream_becomes_a_chain_of_snapshots(done: Settings) -> None:
     rows = history(done)
-    assert [s.kind for s in rows] == ["root", "learned", "learned", "learned"]
-    assert rows[-1].labels == ("linux", "money") or rows[-1].labels == ("money", "linux")
+    assert [s.kind for s in rows] == ["root", "learned", "learned", "learned", "learned"]
+    assert set(rows[-1].labels) == {"linux", "money"}
     assert rows[1].report["kl_nats"] > 0
     assert rows[2].report["foretold"] > 0
     assert all(a.sha == b.parent for a, b in itertools.pairwise(rows))
@@ -66,7 +66,7 @@ def test_other_settings_are_not_mixed_into_a_chain(done: Settings, archive: Path
 def test_every_snapshot_is_the_same_again(done: Settings, tmp_path: Path, form: str) -> None:
     copy = archived(small_stream(), tmp_path / form, form=form)
     verdicts = verify(done, chain="main", first=None, last=None, source=f"archive:{copy}", console=Silent())
-    assert [(index, same) for index, _, same in verdicts] == [(1, True), (2, True), (3, True)]
+    assert [(index, same) for index, _, same in verdicts] == [(i, True) for i in (1, 2, 3, 4)]
 
 
 def test_an_altered_record_is_found_and_named(
