@@ -37,7 +37,7 @@ format: $(STAMP)  ## format, and mend what can be mended
 	$(BIN)/ruff check --fix .
 
 pins: $(STAMP)  ## resolve constraints.txt anew from pyproject.toml
-	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra broker --extra dev \
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra broker --extra demo --extra dev \
 		--no-header --no-annotate --no-emit-index-url pyproject.toml | sed 's/ *;.*//' > .venv/pins.txt
 	mv .venv/pins.txt constraints.txt
 

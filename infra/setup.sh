@@ -1,11 +1,11 @@
 #!/bin/sh
 # Put the pinned stack into .venv with any Python from 3.11 on; run again, it only fills what is missing.
 #
-#   infra/setup.sh [PYTHON] [EXTRAS]      default: python3 broker,dev
+#   infra/setup.sh [PYTHON] [EXTRAS]      default: python3 broker,demo,dev
 set -eu
 cd "$(dirname "$0")/.."
 python=${1:-python3}
-extras=${2:-broker,dev}
+extras=${2:-broker,demo,dev}
 
 stop() {
     printf 'priorflow: %s\n' "$1" >&2
