@@ -257,9 +257,12 @@ def test_an_interrupt_is_status_130(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"kafka.bootstrap=127.0.0.1:{silent.getsockname()[1]}"
         command = [sys.executable, "-m", "priorflow", "dlq", "ls", "--set", address]
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
-        ) as process, silent.accept()[0] as called:
+        with (
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+            ) as process,
+            silent.accept()[0] as called,
+        ):
             called.recv(1)
             process.send_signal(signal.SIGINT)
             _, told = process.communicate(timeout=60)
