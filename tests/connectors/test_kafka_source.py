@@ -265,7 +265,7 @@ class TestSecurity:
     def test_a_wrong_password_is_refused(
         self, kafka_broker_running: Running, certificates: Certificates
     ) -> None:
-        client = self.client(kafka_broker_running, certificates, sasl_password="guess")
+        client = self.client(kafka_broker_running, certificates, sasl_password="guess", patience_ms=4000)
         with pytest.raises(ClusterRefused, match=r"kafka\.sasl"):
             KafkaSource(client, KafkaSourceRules(topics=("x",)))
 
@@ -289,16 +289,17 @@ class TestSecurity:
             "sasl_username": USER.name,
             "sasl_password": USER.password,
             "ssl_cafile": certificates.authority,
-            "patience_ms": 1500,
+            "patience_ms": 2500,
         }
         return KafkaClient(**{**told, **changed})
 
 
+@pytest.mark.timeout(300)
 def test_an_outage_is_told_and_survived(tmp_path: Path, kafka_jars: Path) -> None:
     folder = tmp_path / "broker"
     running = kafka_broker.start(folder, kafka_jars, environ=os.environ, heap_mb=256)
     try:
-        client = KafkaClient(bootstrap=running.bootstrap, patience_ms=1000)
+        client = KafkaClient(bootstrap=running.bootstrap, patience_ms=2000)
         ensure_topics(client, [TopicWish(name="t")])
         writer = KafkaProducer(**client.settings())
         send(writer, "t", [b"before"])
