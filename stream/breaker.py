@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import final
 
-from stream.record import Record, Refusal
+from stream.record import Position, Refusal
 
 
 class TooMuchBad(RuntimeError):
@@ -24,30 +24,34 @@ class BreakerRules:
 
 @final
 class Breaker:
-    """Counts in merge order, so that it trips at the same record in every run."""
+    """Counts in merge order, so that it trips at the same record however partitions were polled."""
+
+    __slots__ = ("_bad", "_rules", "_run", "_seen")
 
     def __init__(self, rules: BreakerRules) -> None:
         """Start with a clean slate: after a stop somebody has looked."""
         self._rules = rules
-        self._last: deque[bool] = deque(maxlen=rules.over)
-        self._bad = 0
+        self._seen = 0
+        self._run = 0
+        self._bad: deque[int] = deque()  # which of the last `over` records were bad, by their number
+
+    def good(self) -> None:
+        """Count a record that can be used."""
+        self._seen += 1
         self._run = 0
 
-    def see(self, record: Record) -> None:
-        """Count a released record; raises TooMuchBad."""
-        bad = isinstance(record.body, Refusal)
-        if len(self._last) == self._rules.over:
-            self._bad -= self._last[0]
-        self._last.append(bad)
-        self._bad += bad
-        self._run = self._run + 1 if bad else 0
-        full = len(self._last) == self._rules.over
-        if self._run > self._rules.run or (full and self._bad > self._rules.share * self._rules.over):
-            assert isinstance(record.body, Refusal)
+    def bad(self, at: Position, refusal: Refusal) -> None:
+        """Count a record that cannot; raises TooMuchBad."""
+        self._seen += 1
+        self._run += 1
+        self._bad.append(self._seen)
+        while self._bad[0] <= self._seen - self._rules.over:
+            self._bad.popleft()
+        if self._run > self._rules.run or len(self._bad) > self._rules.share * self._rules.over:
             msg = (
-                f"{self._bad} of the last {len(self._last)} records are bad, {self._run} in a row; "
-                f"the last is {record.position} ({record.body.stage}: {record.body.reason}). "
-                f"They are in the dead-letter topic. Mend the producer or the mapping, or raise "
-                f"records.breaker, and run again"
+                f"{len(self._bad)} of the last {min(self._seen, self._rules.over)} records are bad, "
+                f"{self._run} in a row; the last is {at} ({refusal.stage}: {refusal.reason}). "
+                "They are in the dead-letter topic. Mend the producer or the mapping, or raise "
+                "records.breaker, and run again"
             )
             raise TooMuchBad(msg)

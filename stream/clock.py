@@ -15,13 +15,22 @@ from stream.record import Millis
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockRules:
-    """What is waited for and what is not believed; None switches a rule off."""
+    """What is waited for and what is not believed; None switches a rule off.
+
+    `quorum` is the number of first records of a partition that are judged by the median of their times.
+    """
 
     out_of_order_ms: Millis = 0
     max_ahead_ms: Millis | None = None
     max_behind_ms: Millis | None = None
     not_before_ms: Millis | None = None
     not_after_ms: Millis | None = None
+    quorum: int = 5
+
+    def __post_init__(self) -> None:
+        """Where nothing is judged against the partition, nobody has to wait for a quorum."""
+        if self.max_ahead_ms is None and self.max_behind_ms is None:
+            object.__setattr__(self, "quorum", 0)
 
 
 def disbelief(rules: ClockRules, time_ms: Millis, watermark_ms: Millis | None) -> str | None:

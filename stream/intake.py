@@ -19,13 +19,13 @@ from typing import Any, Final, Literal, final
 
 from stream.breaker import Breaker, BreakerRules
 from stream.clock import ClockRules
-from stream.labels import Horizons, Orphan, PendingStore, Waiting
-from stream.merge import Merge, Released
+from stream.join import Join
+from stream.labels import Horizons
+from stream.merge import DAWN, Merge, Placed
 from stream.plan import Arrival, Closing, Counts, Forecast, Member, Reach, Setaside, canonical_json
-from stream.prediction_id import event_of
-from stream.record import Event, Label, Record, Refusal
-from stream.source import Floor, Partition
-from stream.window import Windower, WindowRules
+from stream.record import Event, Label, Millis, RawRecord, Record, Refusal
+from stream.source import EVERYWHERE, Floor, Partition
+from stream.window import WindowRules
 
 FORMAT: Final = 1
 PASSED_LATENESS: Final = "priorflow.requeued"  # header of a record that was set aside and sent again
@@ -33,7 +33,10 @@ PASSED_LATENESS: Final = "priorflow.requeued"  # header of a record that was set
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntakeRules:
-    """All settings that decide which window holds what."""
+    """All settings that decide which window holds what.
+
+    `close_partial`: whether a bounded run closes the open window at its end, full or not.
+    """
 
     clock: ClockRules = field(default_factory=ClockRules)
     horizons: Horizons
@@ -43,6 +46,7 @@ class IntakeRules:
     label_vocabulary: frozenset[str] | None = None
     max_classes: int = 100
     progress_every: int = 50_000
+    close_partial: bool = False
 
 
 def labels_after(known: Sequence[str], members: Iterable[Member]) -> tuple[str, ...]:
@@ -62,38 +66,44 @@ class Intake:
         floors: Sequence[Floor] = (),
         state: bytes | None = None,
     ) -> None:
-        """Start at the beginning, or where `state` left off."""
+        """Start at the beginning, or where `state` left off; `floors` are all of the chain's.
+
+        A saved chain knows its partitions: `partitions` then says nothing, and one that appeared
+        since joins by a recorded floor.
+        """
         data: dict[str, Any] = json.loads(state) if state else {}
         reach = [Reach(t, p, low, w, tuple(b), n) for t, p, low, w, b, n in data.get("reach", ())]
+        first_times = {(t, p): time_ms for t, p, time_ms in data.get("first_times", ())}
         self._rules = rules
-        # A saved chain knows its partitions; one that appeared since joins by a recorded floor.
-        self._merge = Merge(rules.clock, () if data else partitions, reach, floors)
-        self._store = PendingStore(rules.horizons)
-        self._window = Windower(rules.window)
+        self._merge = Merge(rules.clock, () if data else partitions, reach, (), first_times)
+        self._endings: list[int] = []
+        self._ended: int = data.get("ended", DAWN)  # up to where recorded endings were met
         self._breaker = Breaker(rules.breaker)
         self._counts = dict.fromkeys(asdict(Counts()), 0) | data.get("counts", {})
+        self._join = Join(rules.window, rules.horizons, rules.max_classes)
         self._index: int = data.get("index", 0)
-        self._classes: tuple[str, ...] = tuple(data.get("classes", ()))
-        self._now: int = data.get("now", 0)
+        self._now: int = data.get("now", DAWN)
         self._since = 0
         self._arrivals: list[Arrival] = []
         self._setaside: list[Setaside] = []
-        self._reach = tuple(reach) if data else self._merge.reach()
+        self._reach = self._merge.reach()
         self._expected: Closing | None = None
         self.extra: dict[str, Any] = data.get("extra", {})
         if data:
-            self._store.load(data["store"])
-            self._window.load(data["window"])
+            self._join.load(data, self._now)
+        for floor in floors:
+            self.floor(floor)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Labels learned so far, in order of first sight."""
-        return self._classes
+        return self._join.classes
 
     @property
     def counts(self) -> Counts:
         """Where every released record is."""
-        return Counts(**self._counts)
+        open_members = len(self._expected.members) if self._expected is not None else 0
+        return Counts(**self._counts | {"pending": self._join.records() + 2 * open_members})
 
     @property
     def index(self) -> int:
@@ -107,15 +117,22 @@ class Intake:
     @property
     def waiting(self) -> tuple[int, int, int]:
         """Events without label, labels without event, members of the open window."""
-        return len(self._store.events), len(self._store.orphans), len(self._window)
+        return self._join.waiting()
 
     def wanted(self) -> Mapping[Partition, int]:
-        """Return the next offset to read of every partition."""
+        """Return the next offset to read; a partition not named is read from its beginning."""
         return self._merge.wanted()
 
     def buffered(self) -> int:
         """Return how many offered records wait for their place in the order to be certain."""
         return self._merge.buffered()
+
+    def ahead(self, limit: int) -> frozenset[Partition]:
+        """Return partitions better not read just now: more than `limit` records of each are buffered.
+
+        None of them holds up the others, so reading the rest always goes on.
+        """
+        return self._merge.ahead(limit)
 
     def partitions(self) -> list[Partition]:
         """Return the partitions that are merged."""
@@ -125,16 +142,36 @@ class Intake:
         """Return the floors to record when these partitions (or all) have fallen silent."""
         return self._merge.end_floors(only)
 
+    def ending(self) -> list[Floor]:
+        """Return what to record at the end of a bounded run, once `end_floors()` has nothing more.
+
+        When it takes effect, what is open is closed: the window if `close_partial`, and in any case the
+        positions and whatever was set aside. Nothing is returned where nothing is open.
+        """
+        settled = self._merge.settled()
+        closes = self._since > 0 or (self._rules.close_partial and self._join.waiting()[2] > 0)
+        if settled is None or settled <= self._ended or not closes:
+            return []
+        return [Floor(*EVERYWHERE, 0, settled)]
+
     def newcomer(self, partition: Partition) -> Floor:
         """Return the floor to record for a partition that was not there before."""
         return self._merge.newcomer(partition)
 
     def floor(self, floor: Floor) -> None:
         """Let a recorded floor take effect; opens a partition that appeared later."""
-        self._merge.join(floor)
+        if (floor.topic, floor.partition) != EVERYWHERE:
+            self._merge.floor(floor)
+        elif floor.floor_ms > self._ended:
+            self._endings = sorted({*self._endings, floor.floor_ms})
 
     def offer(self, record: Record) -> None:
         """Take in a record as polled."""
+        body, vocabulary = record.body, self._rules.label_vocabulary
+        # Here and not at release: a label that is no label must not move its partition's watermark.
+        if vocabulary is not None and isinstance(body, Label) and body.label not in vocabulary:
+            refusal = Refusal("label", f"label {body.label!r} is not in records.label_vocabulary")
+            record = Record(record.position, record.sha256, refusal, record.raw)
         self._merge.offer(record)
 
     def next_closing(self) -> Closing | None:
@@ -143,15 +180,35 @@ class Intake:
         The closing must be settled before the next call. Raises TooMuchBad.
         """
         assert self._expected is None, "the last closing was not settled"
-        while (top := self._merge.peek()) is not None:
-            if self._window.due(top.time_ms):
+        merge, every = self._merge, self._rules.progress_every
+        while True:
+            top = merge.peek()
+            if self._endings and (closing := self._at_ending(top)) is not None:
+                return closing
+            if top is None:
+                return None
+            if self._join.due(top[0]) and self._counts_as_news(top):
                 return self._close("window")
-            self._release(self._merge.take())
-            if self._window.full():
+            self._release(merge.take())
+            if self._join.full():
                 return self._close("window")
-            if self._since >= self._rules.progress_every:
+            if self._since >= every:
                 return self._close("progress")
-        return None
+
+    def _at_ending(self, top: Placed | None) -> Closing | None:
+        """Close at a recorded ending, once everything before it is released."""
+        at, settled = self._endings[0], self._merge.settled()
+        if settled is None or settled < at or (top is not None and top[0] < at):
+            return None
+        self._ended = self._endings.pop(0)
+        if self._rules.close_partial and self._join.waiting()[2]:
+            return self._close("window")
+        return self._close("progress") if self._since else None
+
+    def _counts_as_news(self, top: Placed) -> bool:
+        """Tell whether a record may end a time window: what is set aside must change nothing."""
+        late, record = top[5], top[6]
+        return not isinstance(record.body, Refusal) and not (late and self._diverted(record))
 
     def aside(self) -> tuple[Setaside, ...]:
         """Return what was set aside since the last closing, for the moment a breaker trips."""
@@ -159,13 +216,12 @@ class Intake:
 
     def foretold(self, closing: Closing, said: Mapping[str, Forecast]) -> Closing:
         """Attach forecasts to events that wait; return the closing with its own members' filled in."""
-        for event_id, forecast in said.items():
-            if (event := self._store.events.get(event_id)) is not None:
-                event.forecast = forecast
-            elif (member := self._window.member(event_id)) is not None:
-                self._window.accept_forecast(event_id, replace(member, forecast=forecast))
+        # Sorted, for on resume they come back in that order, and sums depend on it in the last bit.
+        ordered = {event_id: dict(sorted(forecast.items())) for event_id, forecast in said.items()}
+        for event_id, forecast in ordered.items():
+            self._join.foretell(event_id, forecast)
         members = tuple(
-            replace(m, forecast=said[m.event_id]) if m.event_id in said else m for m in closing.members
+            replace(m, forecast=ordered[m.event_id]) if m.event_id in ordered else m for m in closing.members
         )
         self._expected = replace(closing, members=members)
         return self._expected
@@ -174,34 +230,33 @@ class Intake:
         """Move the closing's records to learned or quarantined and go on behind it."""
         self._expected = None
         if closing.kind == "window":
-            records = 2 * len(closing.members)
-            self._counts["pending"] -= records
-            self._counts["learned" if learned else "quarantined"] += records
+            self._counts["learned" if learned else "quarantined"] += 2 * len(closing.members)
             self._index += 1
-            if learned:
-                self._classes = labels_after(self._classes, closing.members)
+            self._join.settle(closing.members, self._now, learned=learned)
         assert self.counts.balance() == 0, f"accounts do not balance: {self.counts}"
 
     def state(self) -> bytes:
         """Return canonical JSON of everything needed to resume behind the last settled closing."""
         assert self._expected is None, "the last closing was not settled"
-        assert not self._arrivals, "state is taken right after a closing"
-        return canonical_json(
-            {
-                "format": FORMAT,
-                "reach": [list(asdict(r).values()) for r in self._merge.reach()],
-                "counts": self._counts,
-                "index": self._index,
-                "classes": list(self._classes),
-                "now": self._now,
-                "store": self._store.dump(),
-                "window": self._window.dump(),
-                "extra": self.extra,
-            }
-        )
+        assert not self._since, "state is taken right after a closing"
+        first_times = [[*key, time_ms] for key, time_ms in self._merge.first_times().items()]
+        told = {
+            "format": FORMAT,
+            "reach": [
+                [r.topic, r.partition, r.low, r.watermark_ms, r.beyond, r.consumed] for r in self._reach
+            ],
+            "first_times": first_times,
+            "ended": self._ended,
+            "counts": asdict(self.counts),
+            "index": self._index,
+            "now": self._now,
+            "extra": self.extra,
+        }
+        parts = {name: canonical_json(value) for name, value in told.items()} | self._join.dump()
+        return b"{" + b",".join(b'"%b":%b' % (k.encode(), v) for k, v in sorted(parts.items())) + b"}"
 
     def _close(self, kind: str) -> Closing:
-        members = self._window.close() if kind == "window" else ()
+        members = self._join.close() if kind == "window" else ()
         before, self._reach = self._reach, self._merge.reach()
         closing = Closing(
             kind,
@@ -217,91 +272,44 @@ class Intake:
         self._expected = closing
         return closing
 
-    def _release(self, released: Released) -> None:
-        record, counts = released.record, self._counts
-        counts["consumed"] += 1
+    def _release(self, placed: Placed) -> None:
+        time_ms, late, record = placed[0], placed[5], placed[6]
+        assert time_ms >= self._now, "released out of order"
+        self._now = time_ms
         self._since += 1
-        self._now = max(self._now, released.time_ms)
-        self._breaker.see(record)
-        expired = self._store.expire(self._now)
-        counts["expired"] += expired
-        counts["pending"] -= expired
-        body = record.body
+        counts, body = self._counts, record.body
+        counts["consumed"] += 1
+        counts["expired"] += self._join.expire(time_ms)
         if isinstance(body, Refusal):
-            self._set_aside(record, "dead_lettered", body)
-        elif released.late and self._rules.late == "divert" and not _passes(record):
-            self._set_aside(record, "late", None)
-        elif isinstance(body, Event):
-            self._event(record, body)
+            self._dead_letter(record.raw, body)
+        elif late and self._diverted(record):
+            counts["late"] += 1
+            self._setaside.append(Setaside(record.raw, None))
+            self._breaker.good()
         else:
-            self._label(record, body)
+            self._take_in(record, body, time_ms)
 
-    def _set_aside(self, record: Record, count: str, refusal: Refusal | None) -> None:
-        self._counts[count] += 1
-        self._setaside.append(Setaside(record.raw, refusal))
-
-    def _event(self, record: Record, event: Event) -> None:
-        if self._store.fate(event.event_id) is not None:
+    def _take_in(self, record: Record, body: Event | Label, now_ms: Millis) -> None:
+        if isinstance(body, Label):
+            account = self._join.label(record, body, now_ms=now_ms)
+            if account is not None:
+                self._counts[account] += 1
+        elif self._join.event(record, body, arrived=self._index, now_ms=now_ms):
+            self._arrivals.append(Arrival(body.event_id, body.text, body.task))
+        else:
             self._counts["duplicate"] += 1
+        if not self._join.refused:
+            self._breaker.good()
             return
-        self._counts["pending"] += 1
-        self._arrivals.append(Arrival(event.event_id, event.text, event.task))
-        waiting = Waiting(event.text, event.task, event.time_ms, record.position, record.sha256, self._index)
-        self._store.add_event(event.event_id, waiting)
-        if (orphan := self._store.orphans.pop(event.event_id, None)) is not None:
-            self._accept(event.event_id, orphan)
+        # A label that may not become a class: this record, or one that had waited for it.
+        refused, self._join.refused = self._join.refused, []
+        for raw, refusal in refused:
+            self._dead_letter(raw, refusal)
 
-    def _label(self, record: Record, label: Label) -> None:
-        refusal = self._refuse_label(label.label)
-        if refusal is not None:
-            self._set_aside(record, "dead_lettered", refusal)
-            return
-        event_id = event_of(label.event_id)
-        told = Orphan(label.label, label.time_ms, record.position, record.sha256)
-        if event_id in self._store.events:
-            self._counts["pending"] += 1
-            self._accept(event_id, told)
-        elif self._window.member(event_id) is not None:
-            self._counts["duplicate"] += 1  # the label it replaces
-            self._window.relabel(event_id, told.label, told.at, told.sha256)
-        elif (fate := self._store.fate(event_id)) is not None:
-            self._counts["duplicate" if fate == "learned" else "expired"] += 1
-        else:
-            replaced = self._store.add_orphan(event_id, told)
-            self._counts["duplicate" if replaced else "pending"] += 1
+    def _dead_letter(self, raw: RawRecord, refusal: Refusal) -> None:
+        self._counts["dead_lettered"] += 1
+        self._setaside.append(Setaside(raw, refusal))
+        self._breaker.bad(raw.position, refusal)
 
-    def _refuse_label(self, label: str) -> Refusal | None:
-        vocabulary = self._rules.label_vocabulary
-        if vocabulary is not None and label not in vocabulary:
-            return Refusal("label", f"label {label!r} is not in records.label_vocabulary")
-        if label in self._classes:
-            return None
-        orphans = (o.label for o in self._store.orphans.values())
-        known = {*self._classes, *self._window.labels(), *orphans}
-        if label not in known and len(known) >= self._rules.max_classes:
-            return Refusal("label", f"label {label!r} would be class {len(known) + 1} (records.max_classes)")
-        return None
-
-    def _accept(self, event_id: str, label: Orphan) -> None:
-        event = self._store.events.pop(event_id)
-        self._store.remember(event_id, event.time_ms, "learned")
-        self._window.accept(
-            Member(
-                event_id=event_id,
-                text=event.text,
-                label=label.label,
-                task=event.task,
-                event=event.at,
-                event_sha256=event.sha256,
-                event_ms=event.time_ms,
-                label_at=label.at,
-                label_sha256=label.sha256,
-                accepted_ms=self._now,
-                arrived=event.arrived,
-                forecast=event.forecast,
-            )
-        )
-
-
-def _passes(record: Record) -> bool:
-    return any(name == PASSED_LATENESS for name, _ in record.raw.headers)
+    def _diverted(self, record: Record) -> bool:
+        return self._rules.late == "divert" and all(name != PASSED_LATENESS for name, _ in record.raw.headers)

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from stream.record import Millis, RawRecord
 
 Partition = tuple[str, int]  # (topic, partition)
+EVERYWHERE: Final[Partition] = ("", -1)  # the partition of a floor that ends a bounded run
 
 
 class SourceError(Exception):
@@ -36,6 +37,9 @@ class Floor:
 
     It takes effect after the record before `at_offset` and before the record at `at_offset`, so that
     replay meets it at the same place. Floors enter the ledger before they take effect.
+
+    A floor on EVERYWHERE is the end of a bounded run: once everything before `floor_ms` is released,
+    what has come together is closed, full or not.
     """
 
     topic: str

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
-from stream.plan import Member
+from stream.plan import Forecast, Member
 from stream.record import Millis, Position
 
 
@@ -29,10 +29,10 @@ class Windower:
 
     def __init__(self, rules: WindowRules) -> None:
         """Start with an empty window."""
-        self._rules = rules
+        self._counts, self._size = rules.kind == "count", rules.size
         self._members: dict[str, Member] = {}
-        self._labels: Counter[str] = Counter()
-        self._until: Millis | None = None
+        self.labels: Counter[str] = Counter()
+        self.end_ms: Millis | None = None  # of a time window with members
 
     def __len__(self) -> int:
         """Return the number of members so far."""
@@ -42,42 +42,33 @@ class Windower:
         """Return an open member."""
         return self._members.get(event_id)
 
-    def labels(self) -> list[str]:
-        """Return the labels of the open window."""
-        return list(self._labels)
-
     def accept(self, member: Member) -> None:
         """Take an example in; the order of acceptance is the order of the plan."""
         self._members[member.event_id] = member
-        self._labels[member.label] += 1
-        if self._until is None:
-            self._until = (member.accepted_ms // self._rules.size + 1) * self._rules.size
+        self.labels[member.label] += 1
+        if not self._counts and self.end_ms is None:
+            self.end_ms = (member.accepted_ms // self._size + 1) * self._size
+
+    def forecast(self, event_id: str, forecast: Forecast) -> None:
+        """Attach what was said of an open member before it was learned."""
+        self._members[event_id] = replace(self._members[event_id], forecast=forecast)
 
     def relabel(self, event_id: str, label: str, at: Position, sha256: str) -> None:
         """Replace a member's label: the last one before it is learned holds."""
         old = self._members[event_id]
-        self._labels[old.label] -= 1
-        self._labels = +self._labels
-        self._labels[label] += 1
+        self.labels[old.label] -= 1
+        self.labels[label] += 1
+        self.labels = +self.labels
         self._members[event_id] = replace(old, label=label, label_at=at, label_sha256=sha256)
-
-    def accept_forecast(self, event_id: str, member: Member) -> None:
-        """Put back a member that has been foretold since."""
-        self._members[event_id] = member
 
     def full(self) -> bool:
         """Tell whether a count window has its last member."""
-        return self._rules.kind == "count" and len(self._members) >= self._rules.size
-
-    def due(self, time_ms: Millis) -> bool:
-        """Tell whether a time window ends before a record of this effective time."""
-        ends = self._rules.kind == "time" and bool(self._members) and self._until is not None
-        return ends and time_ms >= (self._until or 0)
+        return self._counts and len(self._members) >= self._size
 
     def close(self) -> tuple[Member, ...]:
         """Return the members in order and begin the next window."""
         members = tuple(self._members.values())
-        self._members, self._labels, self._until = {}, Counter(), None
+        self._members, self.labels, self.end_ms = {}, Counter(), None
         return members
 
     def dump(self) -> list[Any]:

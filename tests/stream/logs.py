@@ -95,7 +95,7 @@ def drive(
     rng = random.Random(seed)
     intake = Intake(rules, log, floors=floors, state=state)
     run = Run([], [], intake, list(floors))
-    at = dict(intake.wanted())
+    at = dict.fromkeys(log, 0) | dict(intake.wanted())
     while any(at[k] < len(log[k]) for k in log):
         key = rng.choice([k for k in log if at[k] < len(log[k])])
         for _ in range(rng.randint(1, 5)):

@@ -1,0 +1,169 @@
+"""Events meet their labels, in merge order; what has met is an example of the open window.
+
+Both wait for each other in the store, both expire. The last label before an event is learned holds. A
+label becomes a class only with an example: one without an event, or too many kinds of them, makes none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal, final
+
+from stream.labels import Horizons, PendingStore, Told, Waiting
+from stream.plan import Forecast, Member, canonical_json
+from stream.prediction_id import event_of
+from stream.record import Event, Label, Millis, RawRecord, Record, Refusal
+from stream.window import Windower, WindowRules
+
+Account = Literal["duplicate", "expired"]
+
+_log: Final = logging.getLogger(__name__)
+
+
+@final
+class Join:
+    """The pending store and the open window."""
+
+    def __init__(self, window: WindowRules, horizons: Horizons, max_classes: int) -> None:
+        """Start empty."""
+        self._store = PendingStore(horizons)
+        self._window = Windower(window)
+        self._max_classes = max_classes
+        self.classes: tuple[str, ...] = ()  # learned so far, in order of first sight
+        self._known: frozenset[str] = frozenset()
+        self.refused: list[tuple[RawRecord, Refusal]] = []  # labels, for the caller to take away
+
+    def waiting(self) -> tuple[int, int, int]:
+        """Return events without label, labels without event, members of the open window."""
+        return len(self._store.events), len(self._store.orphans), len(self._window)
+
+    def records(self) -> int:
+        """Return how many records wait here; a member is two."""
+        return len(self._store.events) + len(self._store.orphans) + 2 * len(self._window)
+
+    def due(self, time_ms: Millis) -> bool:
+        """Tell whether a time window ends before a record of this effective time."""
+        end_ms = self._window.end_ms
+        return end_ms is not None and time_ms >= end_ms
+
+    def full(self) -> bool:
+        """Tell whether a count window has its last member."""
+        return self._window.full()
+
+    def expire(self, now_ms: Millis) -> int:
+        """Let go of what is too old or too much; return the number of records."""
+        return self._store.expire(now_ms)
+
+    def event(self, record: Record, event: Event, *, arrived: int, now_ms: Millis) -> bool:
+        """Take in an event; False if it is a copy of one that is known."""
+        store, event_id = self._store, event.event_id
+        if (
+            event_id in store.events
+            or self._window.member(event_id)
+            or store.past.learned(event_id) is not None
+        ):
+            return False
+        told = store.orphans.pop(event_id, None)
+        waiting = Waiting(event.text, event.task, event.time_ms, record.position, record.sha256, arrived)
+        if told is not None and self._admits(told.label, told.raw):
+            self._accept(event_id, waiting, told, now_ms)
+        else:
+            store.add_event(event_id, waiting)
+        return True
+
+    def label(self, record: Record, label: Label, *, now_ms: Millis) -> Account | None:
+        """Take in a label; return what became of a record by it: this one, or the one it replaces.
+
+        None: nothing leaves, or the label is among `refused`.
+        """
+        store, event_id = self._store, event_of(label.event_id)
+        told = Told(label.label, label.time_ms, record.sha256, record.raw)
+        if (event := store.events.get(event_id)) is not None:
+            if self._admits(told.label, told.raw):
+                del store.events[event_id]
+                self._accept(event_id, event, told, now_ms)
+            return None
+        if (member := self._window.member(event_id)) is not None:
+            return self._relabel(member, told)
+        if (learned := store.past.learned(event_id)) is not None:
+            _log.info("%s tells the label of %s, which is behind us: not learned", record.position, event_id)
+            return "duplicate" if learned else "expired"
+        return "duplicate" if store.add_orphan(event_id, told) else None
+
+    def _relabel(self, member: Member, told: Told) -> Account | None:
+        if not self._admits(told.label, told.raw, instead_of=member.label):
+            return None
+        self._window.relabel(member.event_id, told.label, told.raw.position, told.sha256)
+        return "duplicate"
+
+    def _admits(self, label: str, raw: RawRecord, instead_of: str | None = None) -> bool:
+        """Tell whether a label may become a class, if it is none yet; a refused one is noted."""
+        labels = self._window.labels
+        if label in self._known or label in labels:
+            return True
+        classes = len(self._known.union(labels))
+        if instead_of is not None and instead_of not in self._known and labels[instead_of] == 1:
+            classes -= 1
+        if classes < self._max_classes:
+            return True
+        reason = f"label {label!r} would be class {classes + 1}; records.max_classes is {self._max_classes}"
+        self.refused.append((raw, Refusal("label", reason)))
+        return False
+
+    def _accept(self, event_id: str, event: Waiting, told: Told, now_ms: Millis) -> None:
+        self._window.accept(
+            Member(
+                event_id,
+                event.text,
+                told.label,
+                event.task,
+                event.at,
+                event.sha256,
+                event.time_ms,
+                told.raw.position,
+                told.sha256,
+                now_ms,
+                event.arrived,
+                event.forecast,
+            )
+        )
+
+    def foretell(self, event_id: str, forecast: Forecast) -> None:
+        """Attach a forecast to an event that waits, or to an open member."""
+        if (event := self._store.events.get(event_id)) is not None:
+            event.forecast = forecast
+        elif self._window.member(event_id) is not None:
+            self._window.forecast(event_id, forecast)
+
+    def close(self) -> tuple[Member, ...]:
+        """Return the members of the open window in order and begin the next."""
+        return self._window.close()
+
+    def settle(self, members: Sequence[Member], now_ms: Millis, *, learned: bool) -> None:
+        """Remember the members of a closed window, and their labels if they were learned."""
+        for member in members:
+            self._store.past.add(member.event_id, member.event_ms, learned=True)
+        self._store.past.forget(now_ms)
+        self._store.tidy()
+        if learned:
+            self._learn(dict.fromkeys([*self.classes, *(m.label for m in members)]))
+
+    def _learn(self, labels: Mapping[str, None]) -> None:
+        self.classes, self._known = tuple(labels), frozenset(labels)
+
+    def dump(self) -> dict[str, bytes]:
+        """Return canonical JSON, by name."""
+        return {
+            "classes": canonical_json(self.classes),
+            "past": self._store.past.dump(),
+            "store": canonical_json(self._store.dump()),
+            "window": canonical_json(self._window.dump()),
+        }
+
+    def load(self, data: Mapping[str, Any], now_ms: Millis) -> None:
+        """Fill an empty join from parsed `dump`."""
+        self._learn(dict.fromkeys(data["classes"]))
+        self._store.load(data["store"])
+        self._store.past.load(data["past"], now_ms)
+        self._window.load(data["window"])

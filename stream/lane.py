@@ -1,0 +1,202 @@
+"""One partition: where its records stand in time, and how far it is released.
+
+Its first records are judged together. A partition that has shown nothing has no watermark to judge a
+record against, and a first record from 2050 would make everything after it too old to be believed. So
+the first `quorum` records wait for each other, and each is judged against the median of their times.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, final
+
+from stream.clock import ClockRules, disbelief
+from stream.plan import Reach
+from stream.record import Millis, Record, Refusal
+from stream.source import Floor, Partition
+
+DAWN: Final = -(1 << 62)  # where a bad record stands before its partition has shown any time
+TIMELESS: Final = -(1 << 61)  # a watermark below this came from no event and judges none
+
+# (effective time, topic, event id, partition, offset, late, record): sorts as the merge does, for no two
+# share partition and offset. A plain tuple: there is one for every record.
+Placed = tuple[Millis, str, str, int, int, bool, Record]
+
+
+class OutOfStep(RuntimeError):
+    """Records of a partition were offered out of offset order: a fault of the source, or ours."""
+
+
+@final
+class Lane:
+    """What was offered of one partition, and how much of it is released."""
+
+    __slots__ = (
+        "_careful",
+        "_floors",
+        "_held",
+        "_offered",
+        "_released",
+        "_rules",
+        "_votes",
+        "consumed",
+        "first_time",
+        "key",
+        "low",
+        "low_watermark",
+        "next_offset",
+        "watermark",
+    )
+
+    def __init__(
+        self, rules: ClockRules, key: Partition, reach: Reach | None = None, first_time: Millis | None = None
+    ) -> None:
+        """Start at the beginning, or where `reach` left off."""
+        at = reach or Reach(*key, 0, None, (), 0)
+        self._rules = rules
+        self.key = key
+        self.low, self.low_watermark = at.low, at.watermark_ms
+        self.next_offset, self.watermark = at.low, at.watermark_ms
+        self.consumed = at.consumed
+        # The median of the first records, once known; only needed again while `low_watermark` is None.
+        self.first_time = first_time
+        self._released = set(at.beyond)
+        self._offered: deque[tuple[int, Millis | None]] = deque()  # offset, watermark after it
+        self._floors: deque[Floor] = deque()
+        self._held: list[Record] = []
+        self._votes = 0
+        self._careful = self._undecided()
+
+    def _undecided(self) -> bool:
+        """Tell whether the first records still wait for a quorum."""
+        timeless = self.watermark is None or self.watermark < TIMELESS
+        return timeless and self.first_time is None and self._rules.quorum > 0
+
+    @property
+    def waiting(self) -> int:
+        """Number of records offered and not yet known to be released."""
+        return len(self._offered) + len(self._held)
+
+    @property
+    def undecided(self) -> int:
+        """Number of first records that wait to be judged."""
+        return len(self._held)
+
+    def offer(self, record: Record) -> Placed | list[Placed]:
+        """Take in the next record; return its place, or a list: none while it waits, or several."""
+        offset = record.position.offset
+        if offset < self.next_offset:
+            msg = f"{record.position} was offered after offset {self.next_offset - 1} of its partition"
+            raise OutOfStep(msg)
+        if self._careful:
+            return self._fresh(self._with_care(record, offset))
+        self.next_offset = offset + 1
+        placed = self._place(record)
+        return [] if offset in self._released else placed
+
+    def floor(self, floor: Floor) -> list[Placed]:
+        """Note a recorded floor; return what has its place because of it."""
+        if floor.at_offset < self.low:
+            return []  # already contained in the watermark that progress was saved with
+        self._floors.append(floor)
+        return self._fresh(self._apply_floors(self.next_offset))
+
+    def _fresh(self, placed: list[Placed]) -> list[Placed]:
+        self._careful = bool(self._floors) or self._undecided()
+        return [entry for entry in placed if entry[4] not in self._released]
+
+    def _with_care(self, record: Record, offset: int) -> list[Placed]:
+        """Offer near a floor, or while the first records are still being collected."""
+        placed = self._apply_floors(offset)
+        self.next_offset = offset + 1
+        if self._undecided():
+            self._held.append(record)
+            self._votes += self._votes_for(record) is not None
+            if self._votes >= self._rules.quorum:
+                placed += self._judge_first()
+        else:
+            placed.append(self._place(record))
+        # Floors at the new next offset hold from now on.
+        return placed + self._apply_floors(self.next_offset)
+
+    def _apply_floors(self, before_offset: int) -> list[Placed]:
+        placed: list[Placed] = []
+        while self._floors and self._floors[0].at_offset <= before_offset:
+            floor_ms = self._floors.popleft().floor_ms
+            if floor_ms <= DAWN:
+                continue  # it only says that the partition takes part
+            placed += self._judge_first()
+            if self.watermark is None or floor_ms > self.watermark:
+                self.watermark = floor_ms
+        return placed
+
+    def _votes_for(self, record: Record) -> Millis | None:
+        body = record.body
+        if isinstance(body, Refusal) or disbelief(self._rules, body.time_ms, None) is not None:
+            return None
+        return body.time_ms
+
+    def _median(self) -> Millis | None:
+        times = sorted(t for t in map(self._votes_for, self._held) if t is not None)
+        return times[(len(times) - 1) // 2] if times else None
+
+    def _judge_first(self) -> list[Placed]:
+        if not self._held:
+            return []
+        self.first_time = self._median()
+        held, self._held, self._votes = self._held, [], 0
+        return [self._place(record) for record in held]
+
+    def _place(self, record: Record) -> Placed:
+        """Judge a record against the watermark before it, and let it move the watermark."""
+        at, body, watermark = record.position, record.body, self.watermark
+        if not isinstance(body, Refusal):
+            judge = self.first_time if watermark is None or watermark < TIMELESS else watermark
+            why = disbelief(self._rules, body.time_ms, judge)
+            if why is not None:
+                body = Refusal("clock", why)
+                record = Record(at, record.sha256, body, record.raw)
+        if isinstance(body, Refusal):
+            self._offered.append((at.offset, watermark))
+            return (
+                DAWN if watermark is None else watermark,
+                at.topic,
+                "",
+                at.partition,
+                at.offset,
+                False,
+                record,
+            )
+        time_ms, late = body.time_ms, False
+        shown = time_ms - self._rules.out_of_order_ms
+        if watermark is None or shown > watermark:
+            self.watermark = shown
+        if watermark is not None and time_ms < watermark:
+            time_ms, late = watermark, True
+        self._offered.append((at.offset, self.watermark))
+        return (time_ms, at.topic, body.event_id, at.partition, at.offset, late, record)
+
+    def release(self, offset: int) -> None:
+        """Note that a placed record has been released."""
+        self.consumed += 1
+        self._released.add(offset)
+        while self._offered and self._offered[0][0] in self._released:
+            done, self.low_watermark = self._offered.popleft()
+            self._released.discard(done)
+            self.low = done + 1
+
+    def reach(self) -> Reach:
+        """Return how far the partition is released, a function of what was released alone."""
+        topic, partition = self.key
+        beyond = tuple(sorted(self._released))
+        return Reach(topic, partition, self.low, self.low_watermark, beyond, self.consumed)
+
+    def timeless(self) -> bool:
+        """Tell whether nothing before `low` has shown a time."""
+        return self.low_watermark is None or self.low_watermark < TIMELESS
+
+    def highest(self) -> Millis:
+        """Return the latest time the partition has shown, as far as it can be believed yet."""
+        median, votes = self._median(), map(self._votes_for, self._held)
+        believed = [t for t in votes if t is not None and disbelief(self._rules, t, median) is None]
+        return max([DAWN if self.watermark is None else self.watermark, *believed])
