@@ -12,7 +12,6 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any, Final, final
 
 from connectors.blobs import open_blobs
@@ -129,11 +128,11 @@ def branch(
     with ExitStack() as stack:
         ledger = open_ledger(settings.ledger_url, open_blobs(settings.blobs_url))
         stack.callback(ledger.close)
-        origin = require_history(ledger, from_chain)[0]
+        require_history(ledger, from_chain)
         if ledger.chain(into) is not None:
             msg = f"chain {into!r} exists; `priorflow run --set chain.name={into}` goes on with it"
             raise CannotReplay(msg)
-        ledger.create(replace(chain_of(chosen), origin=origin.sha))
+        ledger.create(chain_of(chosen))
         _copy_floors(ledger, from_chain, into)
     return execute(chosen, until_end=True, max_windows=last, console=console)
 
