@@ -28,7 +28,7 @@ from kafka.structs import OffsetAndMetadata
 
 from connectors.kafka_client import KafkaClient, connect, partition_counts, translated
 from stream.record import Position, RawRecord
-from stream.source import Partition, SourceError, SourceLost
+from stream.source import Partition, SourceError, SourceLost, SourceUnavailable
 
 _FETCH_BYTES: Final = 4 << 20
 _BATCH: Final = 5000
@@ -222,31 +222,26 @@ class KafkaSource:
 
     @contextmanager
     def _reading(self, doing: str) -> Iterator[None]:
-        """Translate errors; after one that loses records, every call says so again until `seek`.
+        """Translate errors; after one that a retry cannot mend, every call says it again until `seek`.
 
-        kafka-python spins for ever when it is polled again after a damaged batch.
+        kafka-python spins for ever when it is polled again after a batch that it could not unpack.
         """
         if self._broken is not None:
             raise self._broken
         try:
             with translated(self._client, doing):
                 yield
-        except SourceLost as lost:
-            self._broken = lost
+        except SourceUnavailable:
             raise
         except SourceError as error:
+            self._broken = error
             cause = error.__cause__
-            if isinstance(cause, OffsetOutOfRangeError | LogTruncationError | CorruptRecordError):
-                msg = f"{error}; records that we read next are gone or damaged"
-                self._broken = SourceLost(msg)
-                raise self._broken from cause
-            raise
-        except UnicodeDecodeError as unreadable:
-            msg = (
-                f"{doing}: a record has a header name that is not UTF-8 ({unreadable}), near {self._where()}"
-            )
-            self._broken = SourceLost(msg)
-            raise self._broken from unreadable
+            if isinstance(cause, OffsetOutOfRangeError | LogTruncationError):
+                self._broken = SourceLost(f"{error}; records that we read next are gone")
+            elif isinstance(cause, CorruptRecordError):
+                damage = "is damaged, or has a header name that is not UTF-8"
+                self._broken = SourceLost(f"{error}; at or behind {self._where()} a record {damage}")
+            raise self._broken from cause
 
     def _where(self) -> str:
         """Name the positions of the partitions that have something to read."""

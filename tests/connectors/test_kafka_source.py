@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition, codec
 
 from connectors import kafka_broker
 from connectors.kafka_broker import Running
@@ -217,6 +217,45 @@ class TestLoss:
             drain(source)
         with pytest.raises(SourceLost):
             source.poll(timeout_ms=10, max_records=10)
+
+
+class BadName(str):
+    """A header name as clients write it that do not care for UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> bytes:
+        return b"\xff\xfe"
+
+
+def test_a_header_name_that_cannot_be_read_stops_with_its_place(
+    producer: Any, new_topic: NewTopic, opened: Callable[..., KafkaSource]
+) -> None:
+    topic = new_topic()
+    send(producer, topic, [b"1", b"2"])
+    producer.send(topic, b"3", headers=[(BadName("x"), b"")]).get(10)
+    source = opened(topic)
+    source.seek({})
+    with pytest.raises(SourceLost, match=rf"at or behind {topic}\[0\]@2 a record is damaged"):
+        drain(source)
+    with pytest.raises(SourceLost):  # rather than spin for ever
+        source.poll(timeout_ms=10, max_records=10)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "lz4", "snappy", "zstd"])
+def test_compressed_records_are_read_or_refused_with_a_remedy(
+    producer: Any, new_topic: NewTopic, opened: Callable[..., KafkaSource], compression: str
+) -> None:
+    topic = new_topic(compression_type=compression)  # the broker compresses what it is sent
+    send(producer, topic, [b"x" * 1000])
+    source = opened(topic)
+    source.seek({})
+    if getattr(codec, f"has_{compression}")():
+        assert [r.value for r in drain(source)] == [b"x" * 1000]
+        return
+    for _ in range(3):
+        with pytest.raises(ClusterRefused, match="pip install"):
+            drain(source)
 
 
 def test_positions_are_shown_as_a_group_without_members(
