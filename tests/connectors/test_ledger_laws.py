@@ -266,18 +266,20 @@ SPOILT: dict[str, tuple[Callable[[Snapshot], Snapshot], str]] = {
 
 
 class TestAdmission:
-    @pytest.mark.parametrize("how", SPOILT)
-    def test_a_spoilt_row_is_refused_whole(self, store: Store, writer: Writer, how: str) -> None:
-        spoil, message = SPOILT[how]
+    def test_a_spoilt_row_is_refused_whole(
+        self, store: Store, writer: Writer, subtests: pytest.Subtests
+    ) -> None:
         before = writer.learn()
         plan = writer.begin()
         good = learned(store.blobs, before, plan)
-        with pytest.raises(LedgerCorrupt, match=message):
-            writer.ledger.commit(writer.fence, spoil(good), CIRCUMSTANCE, publish=("mlflow",))
         again = store.ledger()
-        assert again.head("main") == before
-        assert again.open_plan("main") == plan
-        assert again.backlog("mlflow") == []
+        for how, (spoil, message) in SPOILT.items():
+            with subtests.test(how):
+                with pytest.raises(LedgerCorrupt, match=message):
+                    writer.ledger.commit(writer.fence, spoil(good), CIRCUMSTANCE, publish=("mlflow",))
+                assert again.head("main") == before
+                assert again.open_plan("main") == plan
+                assert again.backlog("mlflow") == []
         writer.commit(good)  # and nothing stands in the way of the right one
 
     def test_the_first_row_is_a_root(self, store: Store) -> None:
