@@ -211,7 +211,7 @@ class KafkaSource:
             try:
                 found = ask(at, timeout_ms=self._client.patience_ms)
                 return {(p.topic, p.partition): found[p] for p in at}
-            except KeyError as unknown:  # gone; or new, and kafka-python has not heard of it yet
+            except (KeyError, KafkaTimeoutError) as unknown:  # gone; new and unheard of; or an outage
                 gone = sorted(set(partitions) - set(self._discovered()))
                 if gone:
                     msg = f"{_name(gone[0])} at {self._client.bootstrap} is gone"

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition, codec
 
 from connectors import kafka_broker
 from connectors.kafka_broker import Running
-from connectors.kafka_client import ClusterRefused, KafkaClient, TopicWish, ensure_topics
+from connectors.kafka_client import ClusterRefused, KafkaClient, NoSuchTopic, TopicWish, ensure_topics
 from connectors.kafka_source import KafkaSource, KafkaSourceRules
 from stream.record import Position, RawRecord
 from stream.source import Partition, SourceLost, SourceUnavailable
@@ -256,6 +257,17 @@ def test_compressed_records_are_read_or_refused_with_a_remedy(
     for _ in range(3):
         with pytest.raises(ClusterRefused, match="pip install"):
             drain(source)
+
+
+def test_a_topic_deleted_meanwhile_is_lost(kafka: KafkaClient, admin: Any, new_topic: NewTopic) -> None:
+    topic = new_topic()
+    source = KafkaSource(replace(kafka, patience_ms=4000), KafkaSourceRules(topics=(topic,)))
+    source.seek({})
+    assert drain(source) == []
+    admin.delete_topics([topic])
+    with pytest.raises(NoSuchTopic, match=topic):
+        patiently(source)
+    source.close()
 
 
 def test_positions_are_shown_as_a_group_without_members(
