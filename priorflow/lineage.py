@@ -10,7 +10,7 @@ from posterior.snapshot import Blobs, Ledger, LedgerCorrupt, LedgerError, Snapsh
 from priorflow.opening import MLFLOW
 from priorflow.quantities import format_instant
 
-_TOLD: Final = ("members", "accuracy", "nll", "ece", "kl_nats", "beta", "drift")
+_TOLD: Final = ("members", "accuracy", "nll", "kl_nats", "beta", "drift")
 _APART: Final = ("labels", "counts", "report", "spans", "settings", "index", "kind", "parent")
 _INSIDE: Final = 2  # deeper values are told as a whole
 

@@ -22,9 +22,9 @@ from rich.table import Table
 
 from priorflow.console import Progress, Row
 
-_MARKS = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[dim]-[/]"}
+_MARKS = {True: "yes", False: "no", None: "[dim]-[/]"}
 _SHA = re.compile("[0-9a-f]{64}")
-_SHA_SHOWN = 12
+_SHA_SHOWN = 8
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -49,17 +49,18 @@ class Terminal:
         self._rich.print(f"[{colour}]! {escape(text)}[/]", soft_wrap=True)
 
     def table(self, title: str, rows: Sequence[Row], *, event: str = "row") -> None:
-        """Print a table; numbers stand on the right, a verdict in its colour."""
+        """Print a table without its empty columns; numbers stand on the right."""
         del event
         if not rows:
             self._rich.print(f"[dim]{escape(title)}: none[/]")
             return
-        table = Table(title=escape(title), title_justify="left", header_style="bold")
-        for name, value in rows[0].items():
-            number = isinstance(value, int | float) and not isinstance(value, bool)
+        table = Table(title=escape(title), title_justify="left", box=None, padding=(0, 1, 0, 0))
+        told = [n for n in rows[0] if any(row.get(n) not in (None, "") for row in rows)]
+        for name in told:
+            number = any(_is_number(row.get(name)) for row in rows)
             table.add_column(name.replace("_", " "), justify="right" if number else "left")
         for row in rows:
-            table.add_row(*(cell(row.get(name)) for name in rows[0]))
+            table.add_row(*(cell(row.get(name)) for name in told))
         self._rich.print(table)
 
     def show(self, value: Row, *, event: str = "value") -> None:
@@ -117,12 +118,16 @@ class _Bar:
         self._bars.update(self._task, total=total)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def cell(value: object) -> str:
     """Return one table cell as rich markup; a sha is cut to what identifies it."""
     if value is None or isinstance(value, bool):
         return _MARKS[value]
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.3g}"
     if isinstance(value, Mapping):
         return escape(", ".join(f"{k} {v}" for k, v in value.items()))
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):

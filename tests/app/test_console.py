@@ -79,8 +79,8 @@ def test_a_person_reads_what_was_said_as_it_was_said() -> None:
     everything(Terminal(out))
     shown = out.getvalue()
     assert "a [red]mail[/] from [queue]" in shown
-    assert SHA[:12] in shown
-    assert SHA[:13] not in shown
+    assert SHA[:8] in shown
+    assert SHA[:9] not in shown
     assert "learned 3" in shown
 
 
@@ -98,7 +98,7 @@ def test_nobody_is_told_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(0.123456, "0.1235"), (12, "12"), (["a", "b"], "a, b"), (SHA, SHA[:12])]
+    ("value", "shown"), [(0.123456, "0.123"), (12, "12"), (["a", "b"], "a, b"), (SHA, SHA[:8])]
 )
 def test_cells(value: object, shown: str) -> None:
     assert cell(value) == shown
