@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Final
@@ -15,6 +16,7 @@ from priorflow.config import ConfigError, Settings
 from priorflow.console import Console, Progress
 from stream.source import SourceError, SourceUnavailable
 
+_SILENT: Final = logging.NullHandler()
 GLANCE_MS: Final = 3_000  # how long a look that may be left out waits for an answer
 
 
@@ -33,6 +35,8 @@ def start_broker(settings: Settings, console: Console) -> Running:
 def client(settings: Settings, *, patience_ms: int = 15_000) -> KafkaClient:
     """Return how the cluster is reached; BrokerDown if the embedded broker is meant and down."""
     kafka = settings.kafka
+    # An outage is ours to tell, once and with a remedy; kafka-python writes a line per attempt.
+    logging.getLogger("kafka").addHandler(_SILENT)
     try:
         password = kafka.password()
     except OSError as missing:
