@@ -320,6 +320,7 @@ def open_registry(settings: Settings) -> MlflowRegistry:
         settings.tracking_uri,
         settings.mlflow.registered_model,
         experiment=settings.mlflow.experiment,
+        artifacts=settings.mlflow.artifacts,
     )
 
 

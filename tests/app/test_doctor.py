@@ -78,6 +78,19 @@ def test_a_missing_encoder_is_found() -> None:
     assert "holds no weights" in findings[0].found
 
 
+@pytest.mark.mlflow
+def test_the_registry_is_asked_and_its_password_not_repeated(tmp_path: Path) -> None:
+    place = tmp_path / "mlflow.db"
+    place.touch()
+    settings = load(overrides={"mlflow.tracking_uri": f"sqlite:///{place}"})
+    (finding,) = examine(settings, doctor.registry, "mlflow")
+    assert (finding.verdict, "no alias yet" in finding.found) == ("ok", True)
+    away = load(overrides={"mlflow.tracking_uri": "http://me:hunter2@127.0.0.1:1"})
+    (finding,) = examine(away, doctor.registry, "mlflow")
+    assert (finding.verdict, finding.status) == ("fail", ExitCode.UNREACHABLE)
+    assert "hunter2" not in finding.found
+
+
 def test_too_many_threads_are_a_warning() -> None:
     settings = load(overrides={"learn.workers": 500})
     assert verdicts(examine(settings, doctor.python, "python"))["cores"] == "warn"
