@@ -13,13 +13,14 @@ from typing import final
 from posterior.family import Tensors
 from posterior.snapshot import Blobs, Decision, Ledger, Snapshot
 from posterior.tensors import from_bytes
-from priorflow.scores import Prediction, Score, score
+from priorflow.scores import Prediction, Score, score, spread
 from stream.plan import Member
 from trainers.loop import Rules
 from trainers.promote import Evidence, GateRules, Showing, as_evidence, judge
 from trainers.window import Order, Updater
 
 GATE = "gate"
+MOST_EVENTS = 200  # asking the champion too costs a prediction an event; more would not decide better
 
 
 @final
@@ -39,6 +40,7 @@ class Gatekeeper:
         seen = [m for m in members if m.forecast is not None and m.arrived == candidate.index]
         if len(seen) < self.gate.min_labels or self._is_champion(candidate):
             return None
+        seen = list(spread(seen, max(MOST_EVENTS, self.gate.min_labels)))
         told = [Prediction(candidate.index, m.label, m.forecast) for m in seen]
         return self.decide(candidate, seen, score(told, pi_new=self.pi_new), at_ms=at_ms)
 
