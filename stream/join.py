@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, final
 from stream.labels import Horizons, PendingStore, Told, Waiting
 from stream.plan import Forecast, Member, canonical_json
 from stream.prediction_id import event_of
-from stream.record import Event, Label, Millis, RawRecord, Record, Refusal
+from stream.record import Event, Label, Millis, Position, RawRecord, Record, Refusal
 from stream.window import Windower, WindowRules
 
 Account = Literal["duplicate", "expired"]
@@ -53,7 +53,7 @@ class Join:
 
     def expire(self, now_ms: Millis) -> int:
         """Let go of what is too old or too much; return the number of records."""
-        return self._store.expire(now_ms)
+        return self._store.expire(now_ms) if now_ms >= self._store.wake_ms else 0
 
     def event(self, record: Record, event: Event, *, arrived: int, now_ms: Millis) -> bool:
         """Take in an event; False if it is a copy of one that is known."""
@@ -67,7 +67,7 @@ class Join:
         told = store.orphans.pop(event_id, None)
         waiting = Waiting(event.text, event.task, event.time_ms, record.position, record.sha256, arrived)
         if told is not None and self._admits(told.label, told.raw):
-            self._accept(event_id, waiting, told, now_ms)
+            self._accept(event_id, waiting, told.label, told.raw.position, told.sha256, now_ms)
         else:
             store.add_event(event_id, waiting)
         return True
@@ -78,23 +78,23 @@ class Join:
         None: nothing leaves, or the label is among `refused`.
         """
         store, event_id = self._store, event_of(label.event_id)
-        told = Told(label.label, label.time_ms, record.sha256, record.raw)
         if (event := store.events.get(event_id)) is not None:
-            if self._admits(told.label, told.raw):
+            if self._admits(label.label, record.raw):
                 del store.events[event_id]
-                self._accept(event_id, event, told, now_ms)
+                self._accept(event_id, event, label.label, record.position, record.sha256, now_ms)
             return None
         if (member := self._window.member(event_id)) is not None:
-            return self._relabel(member, told)
+            return self._relabel(member, label.label, record)
         if (learned := store.past.learned(event_id)) is not None:
             _log.info("%s tells the label of %s, which is behind us: not learned", record.position, event_id)
             return "duplicate" if learned else "expired"
+        told = Told(label.label, label.time_ms, record.sha256, record.raw)
         return "duplicate" if store.add_orphan(event_id, told) else None
 
-    def _relabel(self, member: Member, told: Told) -> Account | None:
-        if not self._admits(told.label, told.raw, instead_of=member.label):
+    def _relabel(self, member: Member, label: str, record: Record) -> Account | None:
+        if not self._admits(label, record.raw, instead_of=member.label):
             return None
-        self._window.relabel(member.event_id, told.label, told.raw.position, told.sha256)
+        self._window.relabel(member.event_id, label, record.position, record.sha256)
         return "duplicate"
 
     def _admits(self, label: str, raw: RawRecord, instead_of: str | None = None) -> bool:
@@ -111,18 +111,20 @@ class Join:
         self.refused.append((raw, Refusal("label", reason)))
         return False
 
-    def _accept(self, event_id: str, event: Waiting, told: Told, now_ms: Millis) -> None:
+    def _accept(
+        self, event_id: str, event: Waiting, label: str, at: Position, sha256: str, now_ms: Millis
+    ) -> None:
         self._window.accept(
             Member(
                 event_id,
                 event.text,
-                told.label,
+                label,
                 event.task,
                 event.at,
                 event.sha256,
                 event.time_ms,
-                told.raw.position,
-                told.sha256,
+                at,
+                sha256,
                 now_ms,
                 event.arrived,
                 event.forecast,

@@ -17,6 +17,7 @@ from stream.past import Past
 from stream.plan import Forecast
 from stream.record import Millis, Position, RawRecord
 
+_AT_ONCE: Final = -(1 << 63)
 _SLACK: Final = 1000  # stale heap entries that are not worth a clean-up
 
 Age = tuple[Millis, str]
@@ -69,6 +70,7 @@ class PendingStore:
         self.events: dict[str, Waiting] = {}
         self.orphans: dict[str, Told] = {}
         self.past = Past(horizons.dedup_ms, horizons.remembered)
+        self.wake_ms: Millis = _AT_ONCE  # before this, `expire` would change nothing
         # An entry whose id has left or changed its time is passed over.
         self._old_events: list[Age] = []
         self._old_orphans: list[Age] = []
@@ -77,16 +79,26 @@ class PendingStore:
         """Let an event wait."""
         self.events[event_id] = event
         heappush(self._old_events, (event.time_ms, event_id))
+        self._wake(event.time_ms, len(self.events))
 
     def add_orphan(self, event_id: str, told: Told) -> bool:
         """Let a label wait, in place of an earlier one for the same event; tell whether there was one."""
         replaced = event_id in self.orphans
         self.orphans[event_id] = told
         heappush(self._old_orphans, (told.time_ms, event_id))
+        self._wake(told.time_ms, len(self.orphans))
         return replaced
 
+    def _wake(self, time_ms: Millis, waiting: int) -> None:
+        self.wake_ms = min(self.wake_ms, time_ms + self._horizons.label_ms)
+        if waiting > self._horizons.capacity:
+            self.wake_ms = _AT_ONCE
+
     def expire(self, now_ms: Millis) -> int:
-        """Let go of what is too old or too much; return the number of records that expired."""
+        """Let go of what is too old or too much; return the number of records that expired.
+
+        Nothing happens before `wake_ms`, which is after every time that is now remembered.
+        """
         deadline, capacity = now_ms - self._horizons.label_ms, self._horizons.capacity
         old, gone = self._old_events, 0
         while old and (old[0][0] < deadline or len(self.events) > capacity):
@@ -95,6 +107,8 @@ class PendingStore:
         while old and (old[0][0] < deadline or len(self.orphans) > capacity):
             gone += self._expire_orphan(*heappop(old))
         self.past.forget(now_ms)
+        oldest = [heap[0][0] for heap in (self._old_events, self._old_orphans) if heap]
+        self.wake_ms = min([self.past.wake_ms, *(t + self._horizons.label_ms for t in oldest)])
         return gone
 
     def _expire_event(self, time_ms: Millis, event_id: str) -> bool:

@@ -45,6 +45,7 @@ class Lane:
         "low",
         "low_watermark",
         "next_offset",
+        "waiting",
         "watermark",
     )
 
@@ -66,16 +67,12 @@ class Lane:
         self._held: list[Record] = []
         self._votes = 0
         self._careful = self._undecided()
+        self.waiting = 0  # records offered and not released
 
     def _undecided(self) -> bool:
         """Tell whether the first records still wait for a quorum."""
         timeless = self.watermark is None or self.watermark < TIMELESS
         return timeless and self.first_time is None and self._rules.quorum > 0
-
-    @property
-    def waiting(self) -> int:
-        """Number of records offered and not yet known to be released."""
-        return len(self._offered) + len(self._held)
 
     @property
     def undecided(self) -> int:
@@ -92,7 +89,10 @@ class Lane:
             return self._fresh(self._with_care(record, offset))
         self.next_offset = offset + 1
         placed = self._place(record)
-        return [] if offset in self._released else placed
+        if offset in self._released:
+            return []
+        self.waiting += 1
+        return placed
 
     def floor(self, floor: Floor) -> list[Placed]:
         """Note a recorded floor; return what has its place because of it."""
@@ -103,7 +103,9 @@ class Lane:
 
     def _fresh(self, placed: list[Placed]) -> list[Placed]:
         self._careful = bool(self._floors) or self._undecided()
-        return [entry for entry in placed if entry[4] not in self._released]
+        fresh = [entry for entry in placed if entry[4] not in self._released]
+        self.waiting += len(fresh)
+        return fresh
 
     def _with_care(self, record: Record, offset: int) -> list[Placed]:
         """Offer near a floor, or while the first records are still being collected."""
@@ -179,14 +181,15 @@ class Lane:
     def release(self, offset: int) -> None:
         """Note that a placed record has been released."""
         self.consumed += 1
+        self.waiting -= 1
         self._released.add(offset)
+
+    def reach(self) -> Reach:
+        """Return how far the partition is released, a function of what was released alone."""
         while self._offered and self._offered[0][0] in self._released:
             done, self.low_watermark = self._offered.popleft()
             self._released.discard(done)
             self.low = done + 1
-
-    def reach(self) -> Reach:
-        """Return how far the partition is released, a function of what was released alone."""
         topic, partition = self.key
         beyond = tuple(sorted(self._released))
         return Reach(topic, partition, self.low, self.low_watermark, beyond, self.consumed)

@@ -10,16 +10,20 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from stream.record import Millis, Position, RawRecord, Refusal
+
+_CANONICAL: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 Forecast = Mapping[str, float]  # label -> probability; what was known when the event arrived
 
 
 def canonical_json(value: object) -> bytes:
     """Serialise to the one byte string that two equal values share; NaN is refused."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def sha256_json(value: object) -> str:

@@ -13,8 +13,10 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_ID_CHARS: Final = 512
+MAX_REFERENCE_CHARS: Final = 2800  # a prediction id holds an event id as base64 of its UTF-8
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
+Reference = Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE_CHARS)]
 Millis = int  # milliseconds since the epoch, UTC
 
 Stage = Literal["size", "encoding", "json", "schema", "clock", "label"]
@@ -60,7 +62,7 @@ class Label(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    event_id: Id
+    event_id: Reference
     label: Id
     time_ms: Millis
 
@@ -75,7 +77,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A decoded record: its position, the sha256 of its value bytes, and what it says."""
+    """A decoded record: its position, the sha256 of the bytes that say it, and what it says.
+
+    Those bytes are the value; where CloudEvents attributes travel in headers, these come after it.
+    """
 
     position: Position
     sha256: str
