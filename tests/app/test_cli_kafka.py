@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from connectors.blobs import open_blobs
+from connectors.kafka_broker import Running
 from connectors.kafka_client import KafkaClient
 from connectors.kafka_settings import MAX_RECORD_BYTES
 from connectors.kafka_sink import KafkaSink
@@ -27,6 +28,7 @@ from priorflow.findings import Finding, examine, worst
 from stream.plan import Setaside
 from stream.record import Position, RawRecord, Refusal, Stage
 from tests.connectors.chain_builder import CIRCUMSTANCE, OWNER, root
+from tests.kafka_fixtures import USER, Certificates
 
 Said = list[dict[str, Any]]
 NewTopic = Callable[..., str]
@@ -135,6 +137,25 @@ def test_status_tells_the_lag(
     arguments = ["--set", f"kafka.bootstrap={kafka.bootstrap}", "--set", f"kafka.topics.events={events}"]
     assert call(["status", *arguments]) == 0
     assert said(capsys)[-1]["positions"][0]["lag"] == 0
+
+
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_settings_let_us_in_by_tls_and_scram(
+    kafka_broker_running: Running, certificates: Certificates, tmp_path: Path, mechanism: str
+) -> None:
+    secret = tmp_path / "password"
+    secret.write_text(f"{USER.password}\n", encoding="utf-8")
+    wanted = {
+        "kafka.bootstrap": kafka_broker_running.secure_bootstrap,
+        "kafka.security_protocol": "SASL_SSL",
+        "kafka.sasl_mechanism": mechanism,
+        "kafka.sasl_username": USER.name,
+        "kafka.sasl_password_file": str(secret),
+        "kafka.ssl_cafile": str(certificates.authority),
+    }
+    assert worst(examine(load(overrides=wanted), cluster, "kafka")) is ExitCode.OK
+    secret.unlink()
+    assert "No such file" in examine(load(overrides=wanted), cluster, "kafka")[-1].found
 
 
 def bad(topic: str, offset: int, value: bytes, *, stage: Stage = "json") -> Setaside:
