@@ -1,8 +1,11 @@
-"""The records a run read, kept in one file, so that history can be replayed without the log.
+"""The records a run read, kept in files, so that history can be replayed without the log.
 
-Parquet or JSON lines by the file's name. An archive holds what was offered, byte for byte, with its
-positions; reading one is a `Source` like any other. Written to a temporary file and renamed, part by part:
-an archive is a folder of parts, so that a run that goes on appends a part.
+An archive is a folder of parts, Parquet or JSON lines; a part is written to a temporary file and renamed,
+so that a run that goes on appends a part and a run that dies leaves whole ones. It holds what was read, byte
+for byte, with its positions, and is a `Source` like any other, read part by part.
+
+JSON lines are for eyes and editors: bytes stand as text where they are UTF-8, else as base64 under
+`value_base64`, `key_base64`.
 """
 
 from __future__ import annotations
@@ -10,9 +13,11 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +25,10 @@ import pyarrow.parquet as pq
 from stream.record import Position, RawRecord
 from stream.source import Partition, SourceLost
 
-_SCHEMA = pa.schema(
+PART_RECORDS: Final = 20_000
+_BATCH: Final = 1_000
+_PLACE: Final = ["topic", "partition", "offset"]
+_SCHEMA: Final = pa.schema(
     [
         ("topic", pa.string()),
         ("partition", pa.int32()),
@@ -35,7 +43,10 @@ _SCHEMA = pa.schema(
 
 @final
 class ArchiveWriter:
-    """Appends raw records; each `flush` makes one durable part. Records archived before are passed over."""
+    """Appends raw records; each `flush` makes one durable part. Records archived before are passed over.
+
+    Flush before positions are committed: what lies before them is not read again.
+    """
 
     def __init__(self, folder: Path, *, form: str = "parquet") -> None:
         """Go on behind what the folder holds; `form` is parquet or jsonl."""
@@ -43,103 +54,168 @@ class ArchiveWriter:
         self._folder, self._form = folder, form
         self._rows: list[RawRecord] = []
         self._next: dict[Partition, int] = {}
-        for raw in read_archive(folder):
-            self._note(raw)
-
-    def _note(self, raw: RawRecord) -> None:
-        at = raw.position
-        self._next[at.topic, at.partition] = max(self._next.get((at.topic, at.partition), 0), at.offset + 1)
+        for path in parts(folder):
+            for topic, partition, offset in _places(path):
+                self._next[topic, partition] = offset + 1
 
     def add(self, records: Sequence[RawRecord]) -> None:
-        """Keep records that are new."""
+        """Keep records that are new; beyond PART_RECORDS they are flushed."""
         for raw in records:
             at = raw.position
             if at.offset >= self._next.get((at.topic, at.partition), 0):
                 self._rows.append(raw)
-                self._note(raw)
+                self._next[at.topic, at.partition] = at.offset + 1
+        if len(self._rows) >= PART_RECORDS:
+            self.flush()
 
     def flush(self) -> None:
         """Write what was added as one part."""
         if not self._rows:
             return
-        number = len(list(self._folder.glob("part-*")))
-        path = self._folder / f"part-{number:06d}.{self._form}"
+        numbers = [int(path.stem.removeprefix("part-")) for path in parts(self._folder)]
+        path = self._folder / f"part-{max(numbers, default=-1) + 1:06d}.{self._form}"
         temporary = path.with_suffix(".tmp")
         if self._form == "jsonl":
-            temporary.write_text("".join(f"{json.dumps(_row(r))}\n" for r in self._rows), encoding="utf-8")
+            temporary.write_text("".join(f"{_line(r)}\n" for r in self._rows), encoding="utf-8")
         else:
-            rows = [_cells(r) for r in self._rows]
-            pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), temporary)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
+            pq.write_table(pa.Table.from_pylist([_cells(r) for r in self._rows], schema=_SCHEMA), temporary)
+        _fsync(temporary)
         temporary.replace(path)
+        _fsync(self._folder)
         self._rows = []
 
 
-def read_archive(folder: Path) -> Iterator[RawRecord]:
-    """Yield the records of an archive, part by part."""
-    for path in sorted(folder.glob("part-*")):
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def parts(archive: Path) -> list[Path]:
+    """Return the files of an archive in order; a single file is an archive too."""
+    if archive.is_file():
+        return [archive]
+    return sorted(p for p in archive.glob("part-*") if p.suffix in {".jsonl", ".parquet"})
+
+
+def read_archive(archive: Path) -> Iterator[RawRecord]:
+    """Yield the records of an archive, part by part; raises SourceLost where one cannot be read."""
+    for path in parts(archive):
+        yield from _read(path)
+
+
+def _read(path: Path) -> Iterator[RawRecord]:
+    with _readable(path):
         if path.suffix == ".jsonl":
-            for line in path.read_text(encoding="utf-8").splitlines():
-                yield _from_row(json.loads(line))
-        elif path.suffix == ".parquet":
-            for row in pq.read_table(path).to_pylist():
-                yield _from_cells(row)
+            with path.open(encoding="utf-8", newline="\n") as lines:
+                yield from map(_from_line, lines)
+        else:
+            for batch in pq.ParquetFile(path).iter_batches(_BATCH):
+                yield from map(_from_cells, batch.to_pylist())
+
+
+def _places(path: Path) -> Iterator[tuple[str, int, int]]:
+    """Yield topic, partition, offset of every record of a part, without its content where the form allows."""
+    with _readable(path):
+        if path.suffix == ".jsonl":
+            for raw in _read(path):
+                yield raw.position.topic, raw.position.partition, raw.position.offset
+        else:
+            table = pq.read_table(path, columns=_PLACE)
+            yield from zip(*(table.column(name).to_pylist() for name in _PLACE), strict=True)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, ValueError, KeyError, TypeError, OSError) as broken:
+        msg = f"{path} is no part of an archive, or is damaged: {broken}; put it back from a copy"
+        raise SourceLost(msg) from broken
 
 
 @final
 class ArchiveSource:
-    """Reads an archive as a log that has ended."""
+    """Reads an archive as a log that has ended, in the order in which it was read then."""
 
-    def __init__(self, folder: Path) -> None:
-        """Load the archive; it is an error if there is none."""
-        self._lanes: dict[Partition, list[RawRecord]] = {}
-        for raw in read_archive(folder):
-            self._lanes.setdefault((raw.position.topic, raw.position.partition), []).append(raw)
-        if not self._lanes:
-            msg = f"{folder} holds no archived records; write one by setting `archive` for a run"
+    def __init__(self, archive: Path) -> None:
+        """Look through the archive; raises SourceLost if it is empty or damaged."""
+        self._archive = archive
+        self._first: dict[Partition, int] = {}
+        self._ends: dict[Partition, int] = {}
+        self._parts = [(path, self._look_through(path)) for path in parts(archive)]
+        if not self._ends:
+            msg = f"{archive} holds no archived records; write one by setting `archive` for a run"
             raise SourceLost(msg)
-        self._at: dict[Partition, int] = dict.fromkeys(self._lanes, 0)
+        self._next = dict(self._first)
+        self._rest = self._read()
+
+    def _look_through(self, path: Path) -> dict[Partition, int]:
+        """Return the ends of a part's partitions."""
+        ends: dict[Partition, int] = {}
+        for topic, partition, offset in _places(path):
+            key = (topic, partition)
+            if offset < self._ends.get(key, 0):
+                msg = f"{path}: {Position(topic, partition, offset)} stands behind a later record; sort it"
+                raise SourceLost(msg)
+            self._first.setdefault(key, offset)
+            self._ends[key] = ends[key] = offset + 1
+        return ends
+
+    def _read(self) -> Iterator[RawRecord]:
+        """Yield what is wanted, without opening parts that lie wholly before it."""
+        for path, ends in self._parts:
+            if any(end > self._next[key] for key, end in ends.items()):
+                yield from filter(self._wanted, _read(path))
 
     def partitions(self) -> Sequence[Partition]:
         """Return the archived partitions."""
-        return sorted(self._lanes)
+        return sorted(self._ends)
 
     def seek(self, positions: Mapping[Partition, int]) -> None:
-        """Continue at these offsets."""
-        for partition, lane in self._lanes.items():
-            wanted = positions.get(partition, 0)
-            if wanted < lane[0].position.offset and partition in positions:
-                topic, number = partition
-                msg = f"{topic}[{number}]: offset {wanted} is wanted, the archive begins later"
+        """Continue at these offsets; raises SourceLost if the archive begins later than one of them."""
+        for (topic, number), offset in positions.items():
+            first = self._first.get((topic, number), offset)
+            if offset < first:
+                msg = (
+                    f"{topic}[{number}]: offset {offset} is wanted, but {self._archive} begins at {first}; "
+                    "replay from the log, or from an archive that goes back further"
+                )
                 raise SourceLost(msg)
-            self._at[partition] = sum(1 for r in lane if r.position.offset < wanted)
+        self._next = {key: positions.get(key, first) for key, first in self._first.items()}
+        self._rest = self._read()
 
     def poll(self, *, timeout_ms: int, max_records: int) -> Sequence[RawRecord]:
-        """Return records of the partition that is least far."""
+        """Return the next records, of any partitions."""
         del timeout_ms
-        ready = [p for p in self._lanes if not self.at_end(p)]
-        if not ready:
-            return ()
-        partition = min(ready, key=lambda p: (self._at[p] / len(self._lanes[p]), p))
-        at = self._at[partition]
-        found = self._lanes[partition][at : at + max_records]
-        self._at[partition] += len(found)
+        found = list(islice(self._rest, max_records))
+        for raw in found:
+            self._next[raw.position.topic, raw.position.partition] = raw.position.offset + 1
         return found
+
+    def _wanted(self, raw: RawRecord) -> bool:
+        at = raw.position
+        return at.offset >= self._next[at.topic, at.partition]
+
+    def hold(self, partitions: Collection[Partition]) -> None:
+        """Go on: an archive keeps the order in which it was read, in which no partition was far ahead."""
 
     def ends(self) -> Mapping[Partition, int]:
         """Return the offset after the last record of each partition."""
-        return {p: lane[-1].position.offset + 1 for p, lane in self._lanes.items()}
+        return dict(self._ends)
 
     def at_end(self, partition: Partition) -> bool:
         """Tell whether a partition has been read to its end; one that is not archived has no records."""
-        return partition not in self._lanes or self._at[partition] >= len(self._lanes[partition])
+        return self._next.get(partition, 0) >= self._ends.get(partition, 0)
 
     def acknowledge(self, positions: Mapping[Partition, int]) -> None:
         """Nobody asks an archive how far its readers are."""
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Let go of the part that is open."""
+        self._rest = iter(())
 
 
 def _cells(raw: RawRecord) -> dict[str, Any]:
@@ -155,27 +231,36 @@ def _cells(raw: RawRecord) -> dict[str, Any]:
     }
 
 
-def _from_cells(row: dict[str, Any]) -> RawRecord:
+def _from_cells(row: Mapping[str, Any]) -> RawRecord:
     at = Position(row["topic"], row["partition"], row["offset"])
-    headers = tuple((h["name"], h["value"]) for h in row["headers"])
+    headers = tuple((h["name"], h["value"]) for h in row["headers"] or ())
     return RawRecord(at, row["timestamp_ms"], row["key"], row["value"], headers)
 
 
-def _row(raw: RawRecord) -> dict[str, Any]:
+def _line(raw: RawRecord) -> str:
     cells = _cells(raw)
-    coded = {k: _text(cells[k]) for k in ("key", "value")}
-    return cells | coded | {"headers": [[k, _text(v)] for k, v in raw.headers]}
+    shown: dict[str, Any] = {name: cells[name] for name in (*_PLACE, "timestamp_ms")}
+    shown |= _shown("key", raw.key) | _shown("value", raw.value)
+    headers = [{"name": name, **_shown("value", value)} for name, value in raw.headers]
+    return json.dumps(shown | {"headers": headers}, ensure_ascii=False)
 
 
-def _from_row(row: dict[str, Any]) -> RawRecord:
+def _from_line(line: str) -> RawRecord:
+    row = json.loads(line)
+    headers = tuple((h["name"], _hidden("value", h) or b"") for h in row.get("headers", ()))
     at = Position(row["topic"], row["partition"], row["offset"])
-    headers = tuple((k, _bytes(v) or b"") for k, v in row["headers"])
-    return RawRecord(at, row["timestamp_ms"], _bytes(row["key"]), _bytes(row["value"]), headers)
+    return RawRecord(at, row["timestamp_ms"], _hidden("key", row), _hidden("value", row), headers)
 
 
-def _text(data: bytes | None) -> str | None:
-    return None if data is None else base64.b64encode(data).decode()
+def _shown(name: str, data: bytes | None) -> dict[str, str | None]:
+    try:
+        return {name: None if data is None else data.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(data or b"").decode()}
 
 
-def _bytes(text: str | None) -> bytes | None:
-    return None if text is None else base64.b64decode(text)
+def _hidden(name: str, row: Mapping[str, Any]) -> bytes | None:
+    if f"{name}_base64" in row:
+        return base64.b64decode(row[f"{name}_base64"])
+    text = row.get(name)
+    return None if text is None else str(text).encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import final
 
 from stream.record import Position, RawRecord
@@ -30,6 +30,7 @@ class MemoryLog:
     ) -> Position:
         """Add a record at the end of a partition."""
         lane = self.lanes.setdefault(partition, [])
+        self.first.setdefault(partition, 0)
         at = Position(*partition, len(lane))
         lane.append(RawRecord(at, timestamp_ms, key, value, tuple(headers)))
         return at
@@ -41,12 +42,13 @@ class MemoryLog:
 
 @final
 class MemorySource:
-    """Reads a MemoryLog; `seed` picks how partitions are interleaved."""
+    """Reads a MemoryLog; `seed` picks how partitions are interleaved and how much comes at a time."""
 
     def __init__(self, log: MemoryLog, *, seed: int = 0) -> None:
         """Start at the beginning."""
         self._log, self._rng = log, random.Random(seed)  # noqa: S311 - an interleaving, not a secret
         self._next: dict[Partition, int] = {}
+        self._held: frozenset[Partition] = frozenset()
         self.acknowledged: dict[Partition, int] = {}
 
     def partitions(self) -> Sequence[Partition]:
@@ -54,27 +56,35 @@ class MemorySource:
         return sorted(self._log.lanes)
 
     def seek(self, positions: Mapping[Partition, int]) -> None:
-        """Continue at these offsets."""
+        """Continue at these offsets; raises SourceLost if one of them is not held, or not yet."""
         for partition, offset in positions.items():
-            first = self._log.first.get(partition, 0)
-            if offset < first:
+            first, end = self._log.first.get(partition, 0), len(self._log.lanes.get(partition, ()))
+            if not first <= offset <= end:
                 topic, number = partition
-                msg = f"{topic}[{number}]: offset {offset} is wanted but the log begins at {first}"
+                msg = f"{topic}[{number}]: offset {offset} is wanted but the log holds {first} to {end}"
                 raise SourceLost(msg)
         self._next = dict(positions)
+        self._held = frozenset()
 
     def poll(self, *, timeout_ms: int, max_records: int) -> Sequence[RawRecord]:
         """Return some records of one partition."""
         del timeout_ms
-        ready = [p for p in self.partitions() if not self.at_end(p)]
+        ready = [p for p in self.partitions() if p not in self._held and not self.at_end(p)]
         if not ready:
             return ()
         partition = self._rng.choice(ready)
-        at = self._next.get(partition, 0)
+        at = self._at(partition)
         count = min(max_records, self._rng.randint(1, 50))
         found = self._log.lanes[partition][at : at + count]
         self._next[partition] = at + len(found)
         return found
+
+    def _at(self, partition: Partition) -> int:
+        return self._next.get(partition, self._log.first[partition])
+
+    def hold(self, partitions: Collection[Partition]) -> None:
+        """Read nothing of these partitions, and of no others, until told otherwise."""
+        self._held = frozenset(partitions)
 
     def ends(self) -> Mapping[Partition, int]:
         """Return the offset after the last record of each partition."""
@@ -82,7 +92,7 @@ class MemorySource:
 
     def at_end(self, partition: Partition) -> bool:
         """Tell whether a partition has been read to its end."""
-        return self._next.get(partition, 0) >= len(self._log.lanes[partition])
+        return self._at(partition) >= len(self._log.lanes[partition])
 
     def acknowledge(self, positions: Mapping[Partition, int]) -> None:
         """Note how far the reader says it is."""
