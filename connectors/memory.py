@@ -61,7 +61,8 @@ class MemorySource:
             first, end = self._log.first.get(partition, 0), len(self._log.lanes.get(partition, ()))
             if not first <= offset <= end:
                 topic, number = partition
-                msg = f"{topic}[{number}]: offset {offset} is wanted but the log begins at {first}, ends at {end}"
+                held = f"begins at {first} and ends at {end}"
+                msg = f"{topic}[{number}]: offset {offset} is wanted but the log {held}"
                 raise SourceLost(msg)
         self._next = dict(positions)
         self._held = frozenset()
