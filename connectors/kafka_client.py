@@ -9,6 +9,7 @@ SourceError
 from __future__ import annotations
 
 import logging
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from kafka.errors import (
     AuthorizationError,
     IllegalSaslStateError,
     KafkaConfigurationError,
+    KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
@@ -121,7 +123,8 @@ def translated(client: KafkaClient, doing: str) -> Iterator[None]:
 
 
 def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    text, name = str(error), type(error).__name__
+    return text if name in text else f"{name}: {text}".rstrip(": ")
 
 
 def connect(client: KafkaClient, make: Any, **settings: Any) -> Any:
@@ -144,8 +147,24 @@ def connect(client: KafkaClient, make: Any, **settings: Any) -> Any:
                 network_client.close()
             if not isinstance(failed, KafkaTimeoutError):
                 raise
-            refusals = [cause for cause in causes if isinstance(cause, _REFUSALS)]
-            raise (refusals or causes or [failed])[-1] from failed
+            raise _telling(causes, failed) from failed
+
+
+def _telling(causes: list[Exception], failed: Exception) -> Exception:
+    """Return the error that says most: a refusal, else the last.
+
+    A broker that refuses a password over TLS answers and hangs up; kafka-python often sees the
+    hanging up alone. So being hung up on at every attempt to prove who we are is a refusal too.
+    """
+    refusals = [cause for cause in causes if isinstance(cause, _REFUSALS)]
+    losses = [cause for cause in causes if isinstance(cause, KafkaConnectionError)]
+    if not refusals and losses and all(map(_while_proving, losses)):
+        refusals = [SaslAuthenticationFailedError("the broker hung up on us; is the password right?")]
+    return (refusals or causes or [failed])[-1]
+
+
+def _while_proving(cause: Exception) -> bool:
+    return any(frame.name == "_sasl_authenticate" for frame in traceback.extract_tb(cause.__traceback__))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -47,7 +47,7 @@ class KafkaSourceRules:
     commit_ms: int = 5_000
     """How long `acknowledge` waits for the group's coordinator, which a fresh cluster must first elect."""
     discover_ms: int = 30_000
-    """How often `partitions` asks the cluster for new ones."""
+    """How often the cluster is asked for new partitions."""
     probe_ms: int = 5_000
     """How long records alone may vouch for the cluster: kafka-python says nothing of an outage."""
 
@@ -92,7 +92,7 @@ class KafkaSource:
             )
 
     def partitions(self) -> Sequence[Partition]:
-        """Return all partitions, sorted; a new one is read from its beginning once it was returned here."""
+        """Return all partitions, sorted; a new one is read from its beginning."""
         if self._now() - self._asked >= self._rules.discover_ms:
             found = self._discovered()
             new = set(found) - set(self._partitions)
@@ -122,10 +122,14 @@ class KafkaSource:
         Raises SourceUnavailable when the cluster does not answer: an outage would otherwise look like
         a quiet log. Raises SourceLost when what we read next is no longer held.
         """
+        # All that may fail comes first: what kafka-python has handed over, it does not hand over again.
+        self.partitions()
+        if self._now() - self._heard >= self._rules.probe_ms:
+            self.ends()
         with self._reading("reading"):
             batches = self._consumer.poll(timeout_ms=timeout_ms, max_records=max_records)
         self._ends_hold = False
-        if not batches or self._now() - self._heard >= self._rules.probe_ms:
+        if not batches:
             self.ends()
         return [raw for batch in batches.values() for raw in map(_raw, batch)]
 
@@ -151,11 +155,15 @@ class KafkaSource:
         return position is not None and position >= self._ends[partition]
 
     def acknowledge(self, positions: Mapping[Partition, int]) -> None:
-        """Show operators how far we are, as the offsets of an empty consumer group."""
+        """Show operators how far we are, as the offsets of an empty consumer group.
+
+        Lost in an outage: the ledger knows, and the next call shows more. Raises ClusterRefused if the
+        group is not ours to write.
+        """
         if self._rules.group is None or not positions:
             return
         wanted = {TopicPartition(*p): OffsetAndMetadata(o, "", -1) for p, o in positions.items()}
-        with self._administering("committing positions") as admin:
+        with suppress(SourceUnavailable), self._administering("committing positions") as admin:
             _commit(admin, self._rules.group, wanted, self._now, self._rules.commit_ms)
 
     def close(self) -> None:
