@@ -1,6 +1,6 @@
 """One configuration: a YAML file, the environment on top, `--set` on top of that.
 
-    Settings        everything, frozen; sections in `priorflow.sections`
+    Settings        everything, frozen; sections in `sections*.py`
     load            read, merge, check; ConfigError names key, place and the nearest right name
     PRIORFLOW_KAFKA__BOOTSTRAP=host:9092   is kafka.bootstrap;   PRIORFLOW_HOME is home
 
@@ -20,18 +20,16 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from priorflow.nearest import elsewhere, nearest
 from priorflow.sections import (
-    EMBEDDED,
     ChainSettings,
     FamilySettings,
     GateSettings,
-    KafkaSettings,
     LearnSettings,
     LedgerSettings,
     MlflowSettings,
     ModelSettings,
-    RecordSettings,
-    WindowSettings,
 )
+from priorflow.sections_kafka import EMBEDDED, KafkaSettings
+from priorflow.sections_records import RecordSettings, WindowSettings
 from priorflow.yaml_file import Located, YamlError, read_yaml
 
 PREFIX: Final = "PRIORFLOW_"

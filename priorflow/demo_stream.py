@@ -15,7 +15,7 @@ from connectors.kafka_sink import KafkaSink
 from connectors.kafka_topics import topic_facts
 from connectors.mails import Mail, label_delays
 from priorflow.console import Console
-from priorflow.sections import TopicSettings
+from priorflow.sections_kafka import TopicSettings
 from stream.record import Event, Label
 
 EVENT_PARTITIONS = 3
