@@ -33,6 +33,7 @@ POSTERIOR: Final = "posterior.safetensors"
 MANIFEST: Final = "manifest.json"
 WINDOWS: Final = ("learned", "quarantined")
 MAX_METRICS: Final = 1_000  # of one batch
+SWEPT: Final = 500  # newest logged models that are looked at for half-made ones
 SQLITE: Final = "sqlite:///"
 UNNAMEABLE: Final = str.maketrans(dict.fromkeys("/:.%\"'", "-"))  # in a logged model's name
 QUIET: Final = {
@@ -149,9 +150,10 @@ class MlflowRegistry:
             client, experiment = self._connection
             from mlflow.entities import LoggedModelStatus  # noqa: PLC0415  see the module
 
+            # No filter by status: SQLite finds nothing by its name, PostgreSQL refuses its number.
+            newest = [{"field_name": "creation_timestamp", "ascending": False}]
+            left = client.search_logged_models([experiment], max_results=SWEPT, order_by=newest)
             pending = LoggedModelStatus.PENDING
-            # The store compares numbers: a filter by the status's name finds nothing.
-            left = client.search_logged_models([experiment], f"status = {pending.to_int()}")
             dead = [m for m in left if m.status == pending and m.creation_timestamp < before_ms]
             for model in dead:
                 client.finalize_logged_model(model.model_id, "FAILED")

@@ -8,7 +8,7 @@ Dying anywhere loses nothing, since every step may be repeated.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import final
@@ -41,10 +41,15 @@ class Standing:
     error: str | None
 
 
+def _nobody(error: str | None) -> None:
+    del error
+
+
 @final
 class Publisher:
     """Publish one chain's outbox to one registry, in a thread of its own.
 
+    `tell` hears, in that thread, what went wrong when that changes, and None once all is well again.
     Steps for `crash`: before-publish, before-published (the registry has it, the ledger knows not).
     """
 
@@ -57,6 +62,7 @@ class Publisher:
         chain: str,
         target: str = "mlflow",
         pace: Pace | None = None,
+        tell: Callable[[str | None], None] = _nobody,
         crash: Crash = live,
     ) -> None:
         self._ledger = ledger
@@ -65,6 +71,7 @@ class Publisher:
         self._chain = chain
         self._target = target
         self._pace = pace or Pace()
+        self._tell = tell
         self._crash = crash
         self._changed = Condition()
         self._asked = self._served = self._published = self._failures = 0
@@ -119,7 +126,7 @@ class Publisher:
         try:
             self._work()
         except Exception as failed:
-            self._error = f"the publisher died of a fault of its own: {failed!r}"
+            self._now_wrong(f"the publisher died of a fault of its own: {failed!r}")
             raise
         finally:
             with self._changed:
@@ -175,17 +182,24 @@ class Publisher:
         self._published += 1
 
     def _wait_after(self, failed: Exception) -> None:
+        self._now_wrong(str(failed))
         with self._changed:
-            self._error = str(failed)
             self._failures += 1
             wait = self._pace.first_wait_s * 2 ** min(self._failures - 1, 30)
             self._changed.wait_for(
                 lambda: self._stopping or self._hurried, min(wait, self._pace.longest_wait_s)
             )
 
-    def _rest(self, asked: int) -> None:
+    def _now_wrong(self, error: str | None) -> None:
         with self._changed:
-            self._error, self._failures, self._served = self._error_now, 0, asked
+            before, self._error = self._error, error
+        if error != before:
+            self._tell(error)
+
+    def _rest(self, asked: int) -> None:
+        self._now_wrong(self._error_now)
+        with self._changed:
+            self._failures, self._served = 0, asked
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._stopping or self._asked > asked, self._pace.idle_s)
 

@@ -272,7 +272,7 @@ def execute(
             with console.progress("starting the learner"):
                 updater = open_updater(settings)
             stack.callback(updater.close)
-        publisher = _publisher(settings, ledger, blobs, stack)
+        publisher = _publisher(settings, ledger, blobs, console, stack)
         rules = replace(rules_of(settings, chain), until_end=until_end, max_windows=max_windows)
         gate = _gatekeeper(settings, ledger, blobs, updater, rules)
         stop = stack.enter_context(stop_signals())
@@ -304,11 +304,20 @@ def execute(
         return RunOutcome(head=head, published=published)
 
 
-def _publisher(settings: Settings, ledger: SqlLedger, blobs: Blobs, stack: ExitStack) -> Publisher | None:
+def _publisher(
+    settings: Settings, ledger: SqlLedger, blobs: Blobs, console: Console, stack: ExitStack
+) -> Publisher | None:
     if not settings.mlflow.enabled:
         return None
+
+    def tell(error: str | None) -> None:
+        if error is None:
+            console.say("MLflow takes versions again", event="publishing")
+        else:
+            console.warn(f"versions wait in the outbox: {error}", event="not_publishing", error=error)
+
     registry = open_registry(settings)
-    publisher = Publisher(ledger, blobs, registry, chain=settings.chain.name, target=MLFLOW)
+    publisher = Publisher(ledger, blobs, registry, chain=settings.chain.name, target=MLFLOW, tell=tell)
     publisher.start()
     stack.callback(publisher.stop)
     return publisher

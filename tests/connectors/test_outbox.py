@@ -85,9 +85,18 @@ class House:
     writer: Writer
     weather: Weather = field(default_factory=Weather)
     publishers: list[Publisher] = field(default_factory=list)
+    told: list[str | None] = field(default_factory=list)
 
     def publisher(self, crash: Callable[[str], None] = lambda _: None) -> Publisher:
-        made = Publisher(self.ledger, self.blobs, self.weather, chain="main", pace=QUICK, crash=crash)
+        made = Publisher(
+            self.ledger,
+            self.blobs,
+            self.weather,
+            chain="main",
+            pace=QUICK,
+            tell=self.told.append,
+            crash=crash,
+        )
         self.publishers.append(made)
         return made
 
@@ -148,6 +157,7 @@ def test_an_outage_makes_a_backlog_and_then_none(house: House) -> None:
     assert house.references(rows) == ["1", "2"]
     assert house.weather.down_for == 0
     assert publisher.standing().failures == 0
+    assert house.told == ["no route to the registry", None]  # once each, however many attempts failed
 
 
 def test_an_outage_is_told_and_does_not_hold_the_flush_for_ever(house: House) -> None:
