@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 from urllib.parse import urlsplit, urlunsplit
@@ -62,8 +63,8 @@ REFUSALS: Final = frozenset(
 class MlflowRegistry:
     """A `Registry` in MLflow's store or behind its server; `tags` are put on every version.
 
-    Connects on first use. Steps for `crash`: after-model (no files yet), after-artifacts,
-    after-finalize (no version yet), after-version.
+    Connects on first use. Steps for `crash`: before-store (a new SQLite store is whole, but not in its
+    place), after-model (no files yet), after-artifacts, after-finalize (no version yet), after-version.
     """
 
     def __init__(
@@ -278,7 +279,7 @@ class MlflowRegistry:
     def _connection(self) -> tuple[MlflowClient, str]:
         """Connect on first use: client and experiment id."""
         if self._connected is None:
-            client = _client(self._uri)
+            client = _client(self._uri, self._crash)
             self._connected = client, _experiment(client, self._experiment, self._artifacts)
             _register(client, self._model)
         return self._connected
@@ -313,13 +314,36 @@ def shown(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{parts.hostname}"))
 
 
-def _client(uri: str) -> MlflowClient:
+def _client(uri: str, crash: Crash) -> MlflowClient:
     """Import MLflow, quietly, and connect; an operator's own settings win."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient  # noqa: PLC0415  see the module
 
+    if uri.startswith(SQLITE):
+        _have_store(Path(uri.removeprefix(SQLITE)), crash)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _have_store(path: Path, crash: Crash) -> None:
+    """Build a new SQLite store elsewhere and link it into place when it is whole.
+
+    It takes MLflow seconds, and killed meanwhile it leaves tables that it can never finish.
+    """
+    if path.exists():
+        return
+    from mlflow import MlflowClient  # noqa: PLC0415  see the module
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_name(f".{path.name}-{os.getpid()}")
+    with tempfile.TemporaryDirectory(prefix="priorflow-") as folder:
+        draft = Path(folder, path.name)
+        MlflowClient(tracking_uri=f"{SQLITE}{draft}").search_experiments(max_results=1)
+        shutil.copyfile(draft, whole)  # not moved: the draft stays open as long as this process lives
+    crash("before-store")
+    with suppress(FileExistsError):  # another process was faster
+        os.link(whole, path)
+    whole.unlink(missing_ok=True)
 
 
 def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:

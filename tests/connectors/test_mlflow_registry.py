@@ -171,6 +171,17 @@ class TestMlflow:
         history = client.get_metric_history(run_of(registry, "1"), "nll")
         assert len(history) == 1
 
+    def test_a_new_store_is_there_when_it_is_whole(self, tmp_path: Path, line: Line) -> None:
+        """Killed while it makes its tables, MLflow could never finish them."""
+        store = tmp_path / "mlflow.db"
+        with pytest.raises(Died):
+            line.publish(
+                MlflowRegistry(f"sqlite:///{store}", "mail-router", crash=dies_at("before-store")),
+                line.rows[0],
+            )
+        assert not store.exists()
+        assert line.publish(MlflowRegistry(f"sqlite:///{store}", "mail-router"), line.rows[0]) == "1"
+
     def test_two_publishers_at_once_agree_on_the_lowest(self, uri: str, line: Line) -> None:
         """The second looks before the first has registered, so both make a version."""
         row = line.rows[1]
