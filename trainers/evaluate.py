@@ -35,9 +35,3 @@ def log_predictive(model: AdaptedModel, activations: Sequence[Tensor], draws: Se
         logits = torch.stack([model.logits(batch, draw) for draw in draws])
         parts.append(mixture(torch.log_softmax(logits.double(), dim=-1)))
     return torch.cat(parts)
-
-
-def mean_nll(model: AdaptedModel, activations: Sequence[Tensor], targets: Sequence[int], draw: Draw) -> float:
-    """Return the mean nll of the targets under one draw."""
-    log_p = log_predictive(model, activations, [draw])
-    return float(-log_p[torch.arange(len(targets)), torch.tensor(targets)].mean())

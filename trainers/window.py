@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, final
+from typing import Any, Final, Protocol, final
 
 import torch
 from torch import Tensor
@@ -19,10 +19,12 @@ from posterior.families import STATES, make_family
 from posterior.family import Draw, Facts, Family, Tensors, state_of, tensors_of
 from posterior.forgetting import BETA_GRID
 from posterior.tensors import require_finite
-from trainers.evaluate import BATCH, draws_of, log_predictive, mean_nll
+from trainers.evaluate import BATCH, draws_of, log_predictive
 from trainers.model import AdaptedModel
 from trainers.noise import key
 from trainers.update import InProcess, Ranks, Schedule, update
+
+BETA_DRAWS: Final = 4  # weight draws behind the choice of beta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,8 +238,10 @@ def _forgotten(
 ) -> tuple[Any, float, dict[str, float]]:
     """Return the prior, beta and each candidate's nll on a sample of the window, before it is learned.
 
-    Scored with the posterior mean on members whose class the parent knew; where nothing separates the
-    candidates the largest beta stands, so that forgetting always has evidence behind it.
+    Scored with the predictive mixture, on members whose class the parent knew, each class counting the
+    same: the mean weights alone would take an honest doubt for a claim, and a class that has become
+    frequent is no reason to forget the others. A beta below the largest must win by more than two
+    standard errors of the difference, so that forgetting always has evidence behind it.
     """
     if order.learn.beta is not None:
         beta = order.learn.beta
@@ -247,10 +251,30 @@ def _forgotten(
     if not sample:
         return family.forget(grown, base, beta=1.0), 1.0, {}
     priors = {b: family.forget(grown, base, beta=b) for b in order.learn.beta_grid}
-    chosen, wanted = [texts[i] for i in sample], [targets[i] for i in sample]
-    scores = {b: mean_nll(model, chosen, wanted, family.mean(p)) for b, p in priors.items()}
-    best = min(priors, key=lambda b: (scores[b], -b))
+    chosen, truth = [texts[i] for i in sample], torch.tensor([targets[i] for i in sample])
+    count, seed = min(order.learn.draws, BETA_DRAWS), key(order.seed, "beta")
+    costs = {}
+    for beta, prior in priors.items():
+        draws = draws_of(family, prior, count=count, seed=seed)  # the same noise for every candidate
+        costs[beta] = -log_predictive(model, chosen, draws)[torch.arange(len(sample)), truth]
+    scores, best = kept_share(costs, truth)
     return priors[best], best, {str(b): s for b, s in scores.items()}
+
+
+def kept_share(costs: Mapping[float, Tensor], classes: Tensor) -> tuple[dict[float, float], float]:
+    """Return each beta's mean over classes of the mean cost, and the beta to take.
+
+    `costs[beta]` (n,) in nats, `classes` (n,). The largest beta stands unless the cheapest beats it by
+    more than two standard errors of their paired difference.
+    """
+    weight = 1.0 / torch.bincount(classes)[classes].double()
+    weight = weight / weight.sum()
+    scores = {b: float((weight * c).sum()) for b, c in costs.items()}
+    largest, best = max(costs), min(costs, key=lambda b: (scores[b], -b))
+    gain = costs[largest] - costs[best]
+    won = (weight * gain).sum()
+    error = (weight * (gain - won)).norm()
+    return scores, best if float(won) > 2 * float(error) else largest
 
 
 def _likelihood(model: AdaptedModel, texts: Sequence[Tensor], targets: Sequence[int]) -> Any:

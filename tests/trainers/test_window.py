@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import statistics
 import threading
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from posterior.family import NotFinite, Tensors
 from posterior.tensors import to_bytes
@@ -16,7 +19,7 @@ from tests.trainers.conftest import SPEC
 from tests.trainers.orders import answers, order
 from trainers.model import AdaptedModel
 from trainers.ray_update import RaySpec, RayUpdater
-from trainers.window import FamilySpec, Local, Outcome, root
+from trainers.window import FamilySpec, Local, Outcome, kept_share, root
 
 BLOB = FamilySpec(name="blob", options={"sd_head": 0.1})
 
@@ -58,6 +61,32 @@ def test_swapped_labels_lower_beta(model: AdaptedModel, local: list[Outcome]) ->
     kept = Local(model).carry_out(order(3, local[2].tensors, known=True, family=BLOB))
     assert kept.beta >= 0.99
     assert swapped.beta <= 0.5
+
+
+@given(
+    data=st.lists(st.tuples(st.integers(0, 3), st.floats(0, 9), st.floats(0, 9)), min_size=1, max_size=40),
+    times=st.lists(st.integers(1, 4), min_size=4, max_size=4),
+)
+def test_how_often_a_class_comes_does_not_decide_what_a_beta_costs(
+    data: list[tuple[int, float, float]], times: list[int]
+) -> None:
+    few = kept_share(*_costs(data))[0]
+    many = kept_share(*_costs([one for one in data for _ in range(times[one[0]])]))[0]
+    assert many == pytest.approx(few)
+
+
+@given(gains=st.lists(st.floats(-5, 5), min_size=2, max_size=40))
+def test_less_is_kept_only_where_that_wins_by_more_than_chance(gains: list[float]) -> None:
+    _, beta = kept_share(*_costs([(0, 9.0, 9.0 - gain) for gain in gains]))
+    error = 2 * statistics.pstdev(gains) / len(gains) ** 0.5
+    if abs(statistics.fmean(gains) - error) > 1e-9:
+        assert beta == (0.5 if statistics.fmean(gains) > error else 1.0)
+
+
+def _costs(data: list[tuple[int, float, float]]) -> tuple[dict[float, torch.Tensor], torch.Tensor]:
+    """Return what beta 1 and beta .5 cost for (class, cost, cost), and the classes."""
+    table = torch.tensor([one[1:] for one in data], dtype=torch.float64)
+    return {1.0: table[:, 0], 0.5: table[:, 1]}, torch.tensor([one[0] for one in data])
 
 
 def test_an_order_without_members_changes_nothing(model: AdaptedModel, local: list[Outcome]) -> None:
