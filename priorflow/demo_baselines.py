@@ -1,4 +1,4 @@
-"""Others on the same windows: plain sequential LoRA at the same sites; and what each method remembers."""
+"""Methods on the same windows, among them plain sequential LoRA; and what each of them remembers."""
 
 from __future__ import annotations
 
@@ -15,16 +15,27 @@ from trainers.window import FamilySpec, Order, Updater
 
 Windows = Mapping[int, Sequence[Member]]  # by Snapshot.index
 Told = Callable[[], None]
+Rehearsed = Callable[[int], Sequence[Member]]
 LORA = "sequential LoRA"
 SAMPLE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What a method foretold of each member, and the accuracy matrix of its means."""
+    """What a method foretold of each member, the accuracy matrix of its means, and what it cost.
+
+    `kl` holds each window's KL in nats, `seconds` each window's time to predict, prepare and learn.
+    """
 
     predictions: tuple[Prediction, ...]
     matrix: tuple[tuple[float | None, ...], ...]
+    kl: tuple[float, ...] = ()
+    seconds: tuple[Mapping[str, float], ...] = ()
+
+
+def _nothing(window: int) -> Sequence[Member]:
+    del window
+    return ()
 
 
 def _order(rules: Rules, family: FamilySpec, index: int, parent: Tensors, labels: tuple[str, ...]) -> Order:
@@ -48,32 +59,53 @@ def sequential_lora(updater: Updater, rules: Rules, windows: Windows, lr: float,
 
     Step size `lr` is LoRA's own; everything else (sites, epochs, batches, order) is ours.
     """
-    family = FamilySpec(name="point", options={})
     learn = replace(rules.learn, draws=0, beta=1.0, schedule=replace(rules.learn.schedule, lr=lr))
+    point = FamilySpec(name="point", options={})
+    return sequential(updater, replace(rules, family=point, learn=learn), windows, told)
+
+
+def sequential(
+    updater: Updater,
+    rules: Rules,
+    windows: Windows,
+    told: Told,
+    *,
+    sample: int = SAMPLE,
+    rehearsed: Rehearsed = _nothing,
+) -> Memory:
+    """Run the rules' family through the windows as the chain would, predicting before learning.
+
+    `rehearsed(window)` names examples of earlier windows that are learned again beside this one's.
+    """
     indices, everyone = sorted(windows), [(w, m) for w in sorted(windows) for m in windows[w]]
     parent: Tensors = {}
     labels: tuple[str, ...] = ()
     forecasts: dict[str, Forecast] = {}
-    matrix = []
+    matrix, outcomes = [], []
     for done, index in enumerate(indices, start=1):
         arrived = [m for _, m in everyone if m.arrived < index and m.event_id not in forecasts]
         asked = replace(
-            _order(rules, family, index - 1, parent, labels),
-            learn=learn,
+            _order(rules, rules.family, index - 1, parent, labels),
+            learn=rules.learn,
             labels=labels_after(labels, windows[index]),
             arrivals=tuple(m.text for m in arrived),
-            members=tuple((m.text, m.label) for m in windows[index]),
+            members=tuple((m.text, m.label) for m in (*windows[index], *rehearsed(index))),
         )
         outcome = updater.carry_out(asked)
         rows = zip(arrived, outcome.forecasts, strict=bool(outcome.forecasts))
         forecasts |= {m.event_id: dict(zip(labels, row, strict=True)) for m, row in rows}
         forecasts = {m.event_id: {} for m in arrived} | forecasts
         parent, labels = outcome.tensors, asked.labels
-        asked = _order(rules, family, index, parent, labels)
-        matrix.append(remembered(updater, asked, [windows[w] for w in indices[:done]]))
+        asked = _order(rules, rules.family, index, parent, labels)
+        matrix.append(remembered(updater, asked, [windows[w] for w in indices[:done]], sample))
+        outcomes.append(outcome)
         told()
-    predictions = tuple(Prediction(w, m.label, forecasts.get(m.event_id) or None) for w, m in everyone)
-    return Memory(predictions=predictions, matrix=tuple(matrix))
+    return Memory(
+        predictions=tuple(Prediction(w, m.label, forecasts.get(m.event_id) or None) for w, m in everyone),
+        matrix=tuple(matrix),
+        kl=tuple(o.kl for o in outcomes),
+        seconds=tuple(o.seconds for o in outcomes),
+    )
 
 
 def our_matrix(
@@ -94,10 +126,10 @@ def our_matrix(
 
 
 def remembered(
-    updater: Updater, asked: Order, windows: Sequence[Sequence[Member]]
+    updater: Updater, asked: Order, windows: Sequence[Sequence[Member]], sample: int = SAMPLE
 ) -> tuple[float | None, ...]:
     """Return the accuracy on a spread sample of each window."""
-    samples = [spread(window, SAMPLE) for window in windows]
+    samples = [spread(window, sample) for window in windows]
     texts = tuple(m.text for sample in samples for m in sample)
     rows = iter(updater.carry_out(replace(asked, arrivals=texts)).forecasts)
     return tuple(_share(sample, asked.labels_before, rows) for sample in samples)
