@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 
 from posterior import gaussian
-from posterior.family import Draw, Facts, Slot, Tensors
-from posterior.gaussian import Diagonal
+from posterior.family import Draw, Facts, Slot, Tensors, state_of
+from posterior.gaussian import Diagonal, Scales
 
+_UP = ("up", "adapter_up")
 _FROZEN = "b_frozen"
 _TWO_CLASSES = 2
 _RANK_TOLERANCE = 1e-3  # smallest over largest singular value of B below which a column is no direction
@@ -42,14 +43,25 @@ class Blob:
     sd_down: float = 0.02
     sd_up: float = 0.02
     sd_head: float = 0.3
+    sd_prefix: float = 0.1
     b: Literal["frozen", "gaussian"] = "gaussian"
     name: str = "blob"
 
-    def _scale(self, slot: Slot) -> float:
-        return {"down": self.sd_down, "up": self.sd_up, "head": self.sd_head}[slot.role]
+    @property
+    def _scales(self) -> Scales:
+        return Scales(down=self.sd_down, up=self.sd_up, prefix=self.sd_prefix, head=self.sd_head)
 
     def _is_point(self, slot: Slot) -> bool:
-        return slot.role == "up" and self.b == "frozen"
+        return slot.role in _UP and self.b == "frozen"
+
+    @property
+    def curved(self) -> bool:
+        """Spread is learned by gradients."""
+        return False
+
+    def restore(self, tensors: Tensors) -> Diagonal:
+        """Return the state that was flattened."""
+        return state_of(Diagonal, tensors)
 
     def base(self, slots: Sequence[Slot], *, seed: int, centres: Tensors) -> Diagonal:
         """Return p_0: A around random directions, B and head around 0."""
@@ -57,7 +69,7 @@ class Blob:
         random = [s for s in slots if not self._is_point(s)]
         return Diagonal(
             mean={s.name: centre[s.name] for s in random},
-            log_sd={s.name: torch.full(s.shape, math.log(self._scale(s))) for s in random},
+            log_sd={s.name: torch.full(s.shape, math.log(self._scales.of(s))) for s in random},
             point={s.name: centre[s.name] for s in slots if self._is_point(s)},
             flags={_FROZEN: torch.zeros((), dtype=torch.int64)} if self.b == "frozen" else {},
         )
@@ -87,34 +99,48 @@ class Blob:
         moving = sorted(prior.point) if self._warming(prior) else []
         return gaussian.origin(prior, moving=moving)
 
-    def place(self, prior: Diagonal, coordinates: Tensors) -> Diagonal:
+    def open(self, state: Diagonal, tasks: Sequence[str]) -> Diagonal:
+        """Return the state: all tasks share one set of weights."""
+        del tasks
+        return state
+
+    def place(self, prior: Diagonal, coordinates: Tensors, *, shape: Diagonal) -> Diagonal:
         """Return the state at whitened coordinates."""
+        del shape
         return gaussian.place(prior, coordinates, point_scale=self.sd_up)
 
     def noise(self, state: Diagonal) -> Mapping[str, tuple[int, ...]]:
         """Return one standard normal per random weight."""
         return gaussian.noise(state)
 
-    def sample(self, state: Diagonal, noise: Tensors) -> Draw:
+    def sample(self, state: Diagonal, noise: Tensors, tasks: Sequence[str]) -> Draw:
         """Return one set of weights per sequence."""
+        del tasks
         return gaussian.sample(state, noise)
 
-    def mean(self, state: Diagonal) -> Draw:
+    def mean(self, state: Diagonal, tasks: Sequence[str]) -> Draw:
         """Return the mean weights."""
+        del tasks
         return gaussian.mean(state)
 
     def kl(self, state: Diagonal, prior: Diagonal) -> Tensor:
         """Return KL over A, head and (if Gaussian) B; with B frozen it equals the KL over W."""
         return gaussian.kl(state, prior)
 
-    def settle(self, state: Diagonal, facts: Facts) -> Diagonal:
+    def absorb(self, prior: Diagonal, state: Diagonal, rows: Tensors) -> tuple[Diagonal, float]:
+        """Return the state."""
+        del prior, rows
+        return state, 0.0
+
+    def settle(self, state: Diagonal, prior: Diagonal, posterior: Diagonal, facts: Facts) -> Diagonal:
         """Freeze B once two classes were seen and its columns are independent."""
-        if not self._warming(state) or facts.classes_seen < _TWO_CLASSES:
-            return state
-        if not all(_full_rank(b) for b in state.point.values()):
-            return state
+        del state, prior
+        if not self._warming(posterior) or facts.classes_seen < _TWO_CLASSES:
+            return posterior
+        if not all(_full_rank(b) for b in posterior.point.values()):
+            return posterior
         flags = {_FROZEN: torch.ones((), dtype=torch.int64)}
-        return Diagonal(state.mean, state.log_sd, state.point, flags)
+        return Diagonal(posterior.mean, posterior.log_sd, posterior.point, flags)
 
 
 def _full_rank(b: Tensor) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 class Scale:
     """How likelihood and divergence meet: N_t new examples, temperature T (1 for propagation)."""
 
-    new_examples: int
+    new_examples: float
     temperature: float = 1.0
 
     def likelihood(self, nll_sum: Tensor, batch: int) -> Tensor:

@@ -7,19 +7,17 @@ from typing import Any, Final
 
 from posterior.blob import Blob
 from posterior.family import Family
-from posterior.gaussian import FIELDS, Diagonal
+from posterior.gaussian_lowrank import GaussianLowRank
 from posterior.point import Point
 
-FAMILIES: Final[Mapping[str, Callable[..., Family[Any]]]] = {"blob": Blob, "point": Point}
-
-# How each family's state is rebuilt from tensors: its class and the names of its fields.
-STATES: Final[Mapping[str, tuple[Callable[..., Any], tuple[str, ...]]]] = {
-    "blob": (Diagonal, FIELDS),
-    "point": (Diagonal, FIELDS),
+FAMILIES: Final[Mapping[str, Callable[..., Family[Any, Any]]]] = {
+    "blob": Blob,
+    "gaussian_lowrank": GaussianLowRank,
+    "point": Point,
 }
 
 
-def make_family(name: str, options: Mapping[str, Any]) -> Family[Any]:
+def make_family(name: str, options: Mapping[str, Any]) -> Family[Any, Any]:
     """Return the family of this name; an unknown name or option is a ValueError that lists the known."""
     if name not in FAMILIES:
         msg = f"unknown family {name!r}; there are {', '.join(sorted(FAMILIES))}"

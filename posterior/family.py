@@ -1,16 +1,23 @@
 """The one page to read before adding a method.
 
 A *family* is a set of distributions over the weights of an adapted model, closed under "yesterday's
-posterior is today's prior". Posterior and prior are two roles of one state type: a frozen dataclass whose
-fields are mappings from slot name to tensor, so that saving, hashing and moving it need no code per family.
+posterior is today's prior". It has two types, which for most methods are one and the same:
 
-    base     p_0          what is believed before any evidence: a function of slots and seed alone
-    grow     q -> q       the same belief over slots with more head rows, new rows as in the base
-    forget   q -> p_t     power prior; beta = 1 is exact Bayes and returns the state itself
-    origin, place         coordinates in which a step has the same meaning for every weight
-    sample, mean          weights for the model to run with
-    kl       q, p -> nats total, not per weight
-    settle   q -> q       what happens once a window is over (BLoB freezes B)
+    S   what a chain hands on: a frozen dataclass whose fields are mappings from slot name to tensor, so
+        that saving, hashing and moving it need no code per family
+    W   the belief that a window of some tasks works on; prior and posterior are two roles of it
+
+A window goes round once:
+
+    base     -> S             what is believed before any evidence: a function of slots and seed alone
+    grow     S -> S           the same belief over slots with more head rows, new rows as in the base
+    forget   S -> S           power prior; beta = 1 is exact Bayes and returns the state itself
+    open     S, tasks -> W    the prior of these tasks
+      origin, place           coordinates in which a step has the same meaning for every weight
+      sample, mean            weights for the model to run with
+      kl     W, W -> nats     total, not per weight
+      absorb W, rows -> W     curvature counted in, for families that do not learn it by gradients
+    settle   S, W, W -> S     what the window hands on
 
 Randomness comes in as standard normals whose shapes the family names in `noise`; where they come from
 (one stream per example, keyed by seed, epoch and position) is the trainer's business, so no family can
@@ -20,18 +27,21 @@ draw by rank or touch the global generator.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
-Role = Literal["down", "up", "head"]
+Role = Literal["down", "up", "adapter_down", "adapter_up", "prefix_key", "prefix_value", "head"]
 Tensors = Mapping[str, Tensor]
 
 # A draw gives every slot a tensor (n, *slot.shape): n = 1 shared by the batch, or one per sequence.
 Draw = Tensors
 
+ONE_TASK: Final = ""  # the task of examples that name none
+
 S = TypeVar("S")
+W = TypeVar("W")
 
 
 class NotFinite(ArithmeticError):
@@ -42,8 +52,10 @@ class NotFinite(ArithmeticError):
 class Slot:
     """A place in the model that takes weights.
 
-    role "down": LoRA's A, shape (rank, d_in) · "up": LoRA's B, shape (d_out, rank) · "head": class rows,
-    shape (classes, features + 1), the last column being the bias.
+    role "down": LoRA's A, shape (rank, d_in) · "up": LoRA's B, shape (d_out, rank) · "adapter_down",
+    "adapter_up": the same of a parallel adapter with a nonlinearity between them · "prefix_key",
+    "prefix_value": put before an attention's own, shape (length, d) · "head": class rows, shape (classes,
+    features + 1), the last column being the bias.
     """
 
     name: str
@@ -53,18 +65,28 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a family may know of a finished window when it settles."""
+    """What a family may know of a finished window when it settles; `tasks` are those it held."""
 
     classes_seen: int
     window: int
+    tasks: tuple[str, ...] = (ONE_TASK,)
 
 
-class Family(Protocol[S]):
-    """One method. Functions only: no state but `S`, no randomness but what is passed in."""
+class Family(Protocol[S, W]):
+    """One method. Functions only: no state but `S` and `W`, no randomness but what is passed in."""
 
     @property
     def name(self) -> str:
         """The word that selects this family in the configuration."""
+        ...
+
+    @property
+    def curved(self) -> bool:
+        """Whether the trainer is to hand the window's curvature to `absorb`."""
+        ...
+
+    def restore(self, tensors: Tensors) -> S:
+        """Return the state that `tensors_of` flattened."""
         ...
 
     def base(self, slots: Sequence[Slot], *, seed: int, centres: Tensors) -> S:
@@ -83,51 +105,70 @@ class Family(Protocol[S]):
         """Return the prior p_t = state^beta base^(1-beta), normalised; beta = 1 returns `state` itself."""
         ...
 
-    def origin(self, prior: S) -> Tensors:
+    def open(self, state: S, tasks: Sequence[str]) -> W:
+        """Return the belief about the weights of these tasks (distinct, sorted), ready to be learned from."""
+        ...
+
+    def origin(self, prior: W) -> Tensors:
         """Return the free coordinates at which `place` gives the prior back (all zero)."""
         ...
 
-    def place(self, prior: S, coordinates: Tensors) -> S:
-        """Return the state at these coordinates, differentiably; one unit means one prior deviation."""
+    def place(self, prior: W, coordinates: Tensors, *, shape: W) -> W:
+        """Return the belief at these coordinates, differentiably; one unit means one prior deviation.
+
+        What is not learned by gradients is `shape`'s: the prior itself, or what `absorb` last made.
+        """
         ...
 
-    def noise(self, state: S) -> Mapping[str, tuple[int, ...]]:
+    def noise(self, state: W) -> Mapping[str, tuple[int, ...]]:
         """Return the shape of the standard normals one draw consumes, by name, in a fixed order."""
         ...
 
-    def sample(self, state: S, noise: Tensors) -> Draw:
-        """Return weights for n sequences from noise of shape (n, *shape); differentiable in the state."""
+    def sample(self, state: W, noise: Tensors, tasks: Sequence[str]) -> Draw:
+        """Return weights for sequences of these tasks, differentiable in the state.
+
+        `noise` has shape (n, *shape) with n = len(tasks), or n = 1 for one draw that all share.
+        """
         ...
 
-    def mean(self, state: S) -> Draw:
-        """Return the mean weights as a draw with n = 1."""
+    def mean(self, state: W, tasks: Sequence[str]) -> Draw:
+        """Return the mean weights as a draw; n = 1 where they are the same for all tasks."""
         ...
 
-    def kl(self, state: S, prior: S) -> Tensor:
+    def kl(self, state: W, prior: W) -> Tensor:
         """Return KL(state || prior) in nats, a float64 scalar; 0 only at equality."""
         ...
 
-    def settle(self, state: S, facts: Facts) -> S:
-        """Return the state a finished window hands on."""
+    def absorb(self, prior: W, state: W, rows: Tensors) -> tuple[W, float]:
+        """Return `state` with the prior's precision plus sum_n g_n g_n', and the nats that were dropped.
+
+        `rows` gives every slot (n, *slot.shape); together they are the n vectors g_n. Families that
+        learn their spread by gradients return `state` and 0.
+        """
+        ...
+
+    def settle(self, state: S, prior: W, posterior: W, facts: Facts) -> S:
+        """Return the state a finished window hands on; `state` is what `prior` was opened from."""
         ...
 
 
 def tensors_of(state: object) -> dict[str, Tensor]:
     """Flatten a state to `field/slot` -> tensor, in field order."""
-    fields: Mapping[str, object] = {
+    values: Mapping[str, object] = {
         name: getattr(state, name) for name in getattr(state, "__dataclass_fields__", {})
     }
     return {
         f"{field}/{slot}": tensor
-        for field, tensors in fields.items()
+        for field, tensors in values.items()
         if isinstance(tensors, Mapping)
         for slot, tensor in tensors.items()
     }
 
 
-def state_of(make: Callable[..., S], fields: Sequence[str], tensors: Tensors) -> S:
-    """Rebuild a state from `tensors_of`; the inverse for any dataclass of mappings."""
-    grouped: dict[str, dict[str, Tensor]] = {field: {} for field in fields}
+def state_of(make: Callable[..., S], tensors: Tensors) -> S:
+    """Rebuild a dataclass of mappings from `tensors_of`; its inverse."""
+    kind: Any = make
+    grouped: dict[str, dict[str, Tensor]] = {field.name: {} for field in fields(kind)}
     for key, tensor in tensors.items():
         field, _, slot = key.partition("/")
         grouped[field][slot] = tensor

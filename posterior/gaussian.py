@@ -11,6 +11,7 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -33,7 +34,23 @@ class Diagonal:
     flags: Tensors
 
 
-FIELDS = ("mean", "log_sd", "point", "flags")
+# Slots that start as random directions; all others start at 0, where their site changes nothing yet.
+_DIRECTED: Final = ("down", "adapter_down", "prefix_key")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scales:
+    """Prior standard deviations of one weight by the kind of slot; adapters share LoRA's."""
+
+    down: float
+    up: float
+    prefix: float
+    head: float
+
+    def of(self, slot: Slot) -> float:
+        """Return the deviation of this slot's weights."""
+        kind = slot.role.removeprefix("adapter_").removesuffix("_key").removesuffix("_value")
+        return {"down": self.down, "up": self.up, "prefix": self.prefix, "head": self.head}[kind]
 
 
 def directions(slot: Slot, *, seed: int) -> Tensor:
@@ -47,10 +64,10 @@ def directions(slot: Slot, *, seed: int) -> Tensor:
 
 
 def centre(slot: Slot, *, seed: int, centres: Tensors) -> Tensor:
-    """Return where a slot's base lies: at a warm start's weights, random directions (A), or 0."""
+    """Return where a slot's base lies: at a warm start's weights, random directions, or 0."""
     if slot.name in centres:
         return centres[slot.name]
-    return directions(slot, seed=seed) if slot.role == "down" else torch.zeros(slot.shape)
+    return directions(slot, seed=seed) if slot.role in _DIRECTED else torch.zeros(slot.shape)
 
 
 def grow_rows(tensor: Tensor, base: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from posterior import gaussian
-from posterior.family import Draw, Facts, Slot, Tensors
+from posterior.family import Draw, Facts, Slot, Tensors, state_of
 from posterior.gaussian import Diagonal
 
 
@@ -25,6 +25,15 @@ class Point:
 
     scale: float = 0.02
     name: str = "point"
+
+    @property
+    def curved(self) -> bool:
+        """Spread is learned by gradients."""
+        return False
+
+    def restore(self, tensors: Tensors) -> Diagonal:
+        """Return the state that was flattened."""
+        return state_of(Diagonal, tensors)
 
     def base(self, slots: Sequence[Slot], *, seed: int, centres: Tensors) -> Diagonal:
         """Return random directions for A and zeros elsewhere."""
@@ -44,20 +53,28 @@ class Point:
         """Return zero coordinates for every slot."""
         return gaussian.origin(prior, moving=sorted(prior.point))
 
-    def place(self, prior: Diagonal, coordinates: Tensors) -> Diagonal:
+    def open(self, state: Diagonal, tasks: Sequence[str]) -> Diagonal:
+        """Return the state: all tasks share one set of weights."""
+        del tasks
+        return state
+
+    def place(self, prior: Diagonal, coordinates: Tensors, *, shape: Diagonal) -> Diagonal:
         """Return the weights moved by scale times the coordinates."""
+        del shape
         return gaussian.place(prior, coordinates, point_scale=self.scale)
 
     def noise(self, state: Diagonal) -> Mapping[str, tuple[int, ...]]:
         """Return nothing: a point needs no noise."""
         return gaussian.noise(state)
 
-    def sample(self, state: Diagonal, noise: Tensors) -> Draw:
+    def sample(self, state: Diagonal, noise: Tensors, tasks: Sequence[str]) -> Draw:
         """Return the weights."""
+        del tasks
         return gaussian.sample(state, noise)
 
-    def mean(self, state: Diagonal) -> Draw:
+    def mean(self, state: Diagonal, tasks: Sequence[str]) -> Draw:
         """Return the weights."""
+        del tasks
         return gaussian.mean(state)
 
     def kl(self, state: Diagonal, prior: Diagonal) -> Tensor:
@@ -65,7 +82,12 @@ class Point:
         del state, prior
         return torch.zeros((), dtype=torch.float64)
 
-    def settle(self, state: Diagonal, facts: Facts) -> Diagonal:
+    def absorb(self, prior: Diagonal, state: Diagonal, rows: Tensors) -> tuple[Diagonal, float]:
         """Return the state."""
-        del facts
-        return state
+        del prior, rows
+        return state, 0.0
+
+    def settle(self, state: Diagonal, prior: Diagonal, posterior: Diagonal, facts: Facts) -> Diagonal:
+        """Return where the window ended."""
+        del state, prior, facts
+        return posterior

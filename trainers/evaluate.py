@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,22 +17,32 @@ from trainers.noise import key, normals
 BATCH = 32  # fixed: forward bits differ between batch shapes
 
 
-def draws_of(family: Family[Any], state: Any, *, count: int, seed: int) -> list[Draw]:
-    """Return `count` draws shared by all inputs, keyed by seed and number; 0 means the mean alone."""
-    if count == 0:
-        return [family.mean(state)]
-    shapes = family.noise(state)
-    if not shapes:  # a family without randomness says the same at every draw
-        return [family.mean(state)]
-    return [family.sample(state, normals(shapes, [key(seed, "draw", k)])) for k in range(count)]
+Sampler = Callable[[Sequence[str]], Draw]  # tasks of a batch -> weights
+
+
+def draws_of(
+    family: Family[Any, Any], state: Any, *, tasks: Sequence[str], count: int, seed: int
+) -> list[Sampler]:
+    """Return `count` draws shared by all inputs, keyed by seed and number; 0 means the mean alone.
+
+    `tasks` are those that will be asked about. A draw is one set of weights for every task.
+    """
+    opened = family.open(state, sorted(set(tasks)))
+    shapes = family.noise(opened)
+    if count == 0 or not shapes:  # a family without randomness says the same at every draw
+        return [partial(family.mean, opened)]
+    noises = [normals(shapes, [key(seed, "draw", k)]) for k in range(count)]
+    return [partial(family.sample, opened, noise) for noise in noises]
 
 
 @torch.no_grad()
-def log_predictive(model: AdaptedModel, activations: Sequence[Tensor], draws: Sequence[Draw]) -> Tensor:
+def log_predictive(
+    model: AdaptedModel, activations: Sequence[Tensor], tasks: Sequence[str], draws: Sequence[Sampler]
+) -> Tensor:
     """Return log p(class) of the mixture over draws, (n, classes), float64, in batches of fixed size."""
     parts = []
     for start in range(0, len(activations), BATCH):
-        batch = activations[start : start + BATCH]
-        logits = torch.stack([model.logits(batch, draw) for draw in draws])
+        batch, whose = activations[start : start + BATCH], tasks[start : start + BATCH]
+        logits = torch.stack([model.logits(batch, draw(whose)) for draw in draws])
         parts.append(mixture(torch.log_softmax(logits.double(), dim=-1)))
     return torch.cat(parts)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Protocol
 
-from posterior.family import NotFinite, Tensors
+from posterior.family import ONE_TASK, NotFinite, Tensors
 from posterior.snapshot import (
     Blobs,
     Chain,
@@ -340,6 +340,8 @@ def _order(
         labels=labels,
         arrivals=() if closing is None else tuple(a.text for a in closing.arrivals),
         members=() if closing is None else tuple((m.text, m.label) for m in closing.members),
+        arrival_tasks=() if closing is None else tuple(a.task or ONE_TASK for a in closing.arrivals),
+        member_tasks=() if closing is None else tuple(m.task or ONE_TASK for m in closing.members),
     )
 
 
@@ -359,7 +361,9 @@ def _attempt(parts: Parts, rules: Rules, head: Snapshot, closing: Closing) -> tu
         except NotFinite as bad:
             why = str(bad)
             parts.watch("failed", index=closing.index, why=why)
-    return parts.updater.carry_out(replace(order, members=(), labels=order.labels_before)), why
+    return parts.updater.carry_out(
+        replace(order, members=(), member_tasks=(), labels=order.labels_before)
+    ), why
 
 
 def _said(closing: Closing, labels: Sequence[str], outcome: Outcome) -> dict[str, dict[str, float]]:
@@ -387,6 +391,7 @@ def _report(
         "end_ms": closing.end_ms,
         "classes": classes,
         "kl_nats": outcome.kl,
+        "dropped_nats": outcome.dropped,
         "beta": outcome.beta,
         "beta_nll": dict(outcome.beta_nll),
         "fit_nll": outcome.nll,

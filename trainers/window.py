@@ -15,11 +15,12 @@ from typing import Any, Final, Protocol, final
 import torch
 from torch import Tensor
 
-from posterior.families import STATES, make_family
-from posterior.family import Draw, Facts, Family, Tensors, state_of, tensors_of
+from posterior.families import make_family
+from posterior.family import ONE_TASK, Facts, Family, Tensors, tensors_of
 from posterior.forgetting import BETA_GRID
 from posterior.tensors import require_finite
 from trainers.evaluate import BATCH, draws_of, log_predictive
+from trainers.likelihood import Classification
 from trainers.model import AdaptedModel
 from trainers.noise import key
 from trainers.update import InProcess, Ranks, Schedule, update
@@ -63,6 +64,18 @@ class Order:
     labels: tuple[str, ...]
     arrivals: tuple[str, ...]
     members: tuple[tuple[str, str], ...]  # (text, label)
+    arrival_tasks: tuple[str, ...] = ()  # empty: all are of the one task
+    member_tasks: tuple[str, ...] = ()
+
+    @property
+    def tasks_of_arrivals(self) -> tuple[str, ...]:
+        """The task of each arrival."""
+        return self.arrival_tasks or (ONE_TASK,) * len(self.arrivals)
+
+    @property
+    def tasks_of_members(self) -> tuple[str, ...]:
+        """The task of each member."""
+        return self.member_tasks or (ONE_TASK,) * len(self.members)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +90,7 @@ class Outcome:
     nll: float
     steps: int
     seconds: Mapping[str, float]
+    dropped: float = 0.0
 
 
 class Updater(Protocol):
@@ -144,7 +158,7 @@ def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks
     family = make_family(order.family.name, order.family.options)
     if not order.parent:
         order = replace(order, parent=root(model, order.family, chain_seed=order.chain_seed))
-    parent = state_of(*STATES[order.family.name], order.parent)
+    parent = family.restore(order.parent)
     forecasts = _forecasts(model, activations, family, parent, order, ranks)
     predicted = time.perf_counter()
     if not order.members:
@@ -153,19 +167,22 @@ def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks
     grown = family.grow(parent, base)
     texts = activations.of([text for text, _ in order.members])
     targets = [order.labels.index(label) for _, label in order.members]
-    prior, beta, beta_nll = _forgotten(model, family, grown, base, order, texts, targets)
+    state, beta, beta_nll = _forgotten(model, family, grown, base, order, texts, targets)
+    tasks = tuple(sorted(set(order.tasks_of_members)))
+    prior = family.open(state, tasks)
     prepared = time.perf_counter()
     posterior, fit = update(
         family,
         prior,
-        _likelihood(model, texts, targets),
+        Classification(model, texts, targets, len(order.labels)),
         examples=len(targets),
         schedule=order.learn.schedule,
         seed=order.seed,
         window=order.window,
         ranks=ranks,
+        tasks=order.tasks_of_members,
     )
-    settled = family.settle(posterior, Facts(len(order.labels), order.window))
+    settled = family.settle(state, prior, posterior, Facts(len(order.labels), order.window, tasks))
     tensors = tensors_of(settled)
     require_finite(tensors, where=f"posterior of window {order.window}")
     return Outcome(
@@ -176,6 +193,7 @@ def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks
         kl=fit.kl,
         nll=fit.nll,
         steps=fit.steps,
+        dropped=fit.dropped,
         seconds={
             "predict": predicted - begun,
             "prepare": prepared - predicted,
@@ -206,7 +224,7 @@ def _unchanged(order: Order, forecasts: tuple[tuple[float, ...], ...], seconds: 
 def _forecasts(
     model: AdaptedModel,
     activations: Activations,
-    family: Family[Any],
+    family: Family[Any, Any],
     parent: Any,
     order: Order,
     ranks: Ranks,
@@ -214,13 +232,14 @@ def _forecasts(
     """Return p(class) of every arrival; whole batches are dealt to ranks, so bits do not depend on them."""
     if not order.labels_before or not order.arrivals:
         return ()
-    draws = draws_of(family, parent, count=order.learn.draws, seed=key(order.chain_seed, order.window))
-    texts, parts = order.arrivals, []
+    texts, tasks, parts = order.arrivals, order.tasks_of_arrivals, []
+    seed = key(order.chain_seed, order.window)
+    draws = draws_of(family, parent, tasks=tasks, count=order.learn.draws, seed=seed)
     for rank in ranks.mine():
         part = torch.zeros(len(texts), len(order.labels_before), dtype=torch.float64)
         for start in range(rank * BATCH, len(texts), ranks.world * BATCH):
-            held = activations.of(texts[start : start + BATCH])
-            part[start : start + BATCH] = log_predictive(model, held, draws).exp()
+            held, whose = activations.of(texts[start : start + BATCH]), tasks[start : start + BATCH]
+            part[start : start + BATCH] = log_predictive(model, held, whose, draws).exp()
         parts.append(part)
     probs = torch.stack(tuple(ranks.gather(parts))).sum(dim=0)  # one term a row is not zero
     require_finite({"predictive": probs}, where=f"forecast before window {order.window}")
@@ -229,7 +248,7 @@ def _forecasts(
 
 def _forgotten(
     model: AdaptedModel,
-    family: Family[Any],
+    family: Family[Any, Any],
     grown: Any,
     base: Any,
     order: Order,
@@ -252,11 +271,13 @@ def _forgotten(
         return family.forget(grown, base, beta=1.0), 1.0, {}
     priors = {b: family.forget(grown, base, beta=b) for b in order.learn.beta_grid}
     chosen, truth = [texts[i] for i in sample], torch.tensor([targets[i] for i in sample])
+    whose = [order.tasks_of_members[i] for i in sample]
     count, seed = min(order.learn.draws, BETA_DRAWS), key(order.seed, "beta")
     costs = {}
     for beta, prior in priors.items():
-        draws = draws_of(family, prior, count=count, seed=seed)  # the same noise for every candidate
-        costs[beta] = -log_predictive(model, chosen, draws)[torch.arange(len(sample)), truth]
+        # The same noise for every candidate.
+        draws = draws_of(family, prior, tasks=whose, count=count, seed=seed)
+        costs[beta] = -log_predictive(model, chosen, whose, draws)[torch.arange(len(sample)), truth]
     scores, best = kept_share(costs, truth)
     return priors[best], best, {str(b): s for b, s in scores.items()}
 
@@ -275,12 +296,3 @@ def kept_share(costs: Mapping[float, Tensor], classes: Tensor) -> tuple[dict[flo
     won = (weight * gain).sum()
     error = (weight * (gain - won)).norm()
     return scores, best if float(won) > 2 * float(error) else largest
-
-
-def _likelihood(model: AdaptedModel, texts: Sequence[Tensor], targets: Sequence[int]) -> Any:
-    def nll(positions: Sequence[int], draw: Draw) -> Tensor:
-        logits = model.logits([texts[i] for i in positions], draw)
-        truth = torch.tensor([targets[i] for i in positions])
-        return torch.nn.functional.cross_entropy(logits, truth, reduction="sum")
-
-    return nll

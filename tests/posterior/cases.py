@@ -1,21 +1,55 @@
-"""Families, slots and random states the laws run over."""
+"""Every family with what it claims, small slots to try it on, and oracles that share no code with it.
+
+A new family is one `Case` here; the laws then attack it. A case says what its family is exact for, and
+gives its belief in a form that can be checked without it: dense in float64.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from posterior.blob import Blob
-from posterior.families import STATES
-from posterior.family import Family, Slot, Tensors, state_of, tensors_of
+from posterior.family import ONE_TASK, Facts, Family, Slot, Tensors
+from posterior.gaussian import Diagonal
+from posterior.gaussian_lowrank import GaussianLowRank
+from posterior.lowrank import LowRank
 from posterior.point import Point
 
-FAMILIES: dict[str, Family[Any]] = {
-    "blob": Blob(),
-    "blob, B frozen": Blob(b="frozen"),
-    "point": Point(),
-}
+Design = Literal["any", "orthogonal", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """A Gaussian over all random weights as one float64 vector; empty for a point."""
+
+    mean: Tensor
+    precision: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A family under test.
+
+    `dense` turns a settled state into an explicit Gaussian over its slots in the given order. `best` is
+    the family's own optimum for a linear-Gaussian window: (prior, design X / noise, y / noise) -> Dense.
+    `exact` names the designs for which two windows in turn reach the posterior of both.
+    """
+
+    family: Family[Any, Any]
+    dense: Callable[[Any], Dense]
+    best: Callable[[Dense, Tensor, Tensor], Dense]
+    exact: Design
+    tasks: tuple[str, ...] = (ONE_TASK,)
+
+    def settled(self, state: Any, prior: Any, posterior: Any) -> Any:
+        """Return what a window hands on."""
+        return self.family.settle(state, prior, posterior, Facts(2, 0, self.tasks))
 
 
 def slots(classes: int) -> tuple[Slot, ...]:
@@ -29,21 +63,111 @@ def slots(classes: int) -> tuple[Slot, ...]:
     )
 
 
-def normals(shapes: dict[str, tuple[int, ...]], n: int, seed: int) -> dict[str, torch.Tensor]:
+def normals(shapes: Mapping[str, tuple[int, ...]], n: int, seed: int) -> dict[str, Tensor]:
     """Return noise as the trainer would."""
     rng = torch.Generator().manual_seed(seed)
     return {k: torch.randn((n, *shape), generator=rng) for k, shape in shapes.items()}
 
 
-def moved(family: Family[Any], state: Any, *, seed: int, size: float = 0.5) -> Any:
-    """Return a random state near another, reached through the family's own coordinates."""
-    rng = torch.Generator().manual_seed(seed)
-    at = {k: size * torch.randn(v.shape, generator=rng) for k, v in sorted(family.origin(state).items())}
-    return family.place(state, at)
+def moved(case: Case, state: Any, *, seed: int, size: float = 0.5) -> Any:
+    """Return a random working belief near a state, reached as an update would reach it."""
+    family, rng = case.family, torch.Generator().manual_seed(seed)
+    prior = family.open(state, case.tasks)
+    at = {k: size * torch.randn(v.shape, generator=rng) for k, v in sorted(family.origin(prior).items())}
+    placed = family.place(prior, at, shape=prior)
+    mean = family.mean(placed, case.tasks)
+    rows = {k: size * 20 * torch.randn((3, *v.shape[1:]), generator=rng) for k, v in sorted(mean.items())}
+    return family.absorb(prior, placed, rows)[0]
 
 
-def as_double(family: Family[Any], state: Any) -> Any:
+def learned(case: Case, state: Any, *, seed: int, size: float = 0.5) -> Any:
+    """Return a random state that a window might have handed on."""
+    prior = case.family.open(state, case.tasks)
+    return case.settled(state, prior, moved(case, state, seed=seed, size=size))
+
+
+def in_double(case: Case, state: Any, tensors: Tensors) -> Any:
     """Return the state in float64."""
-    name = "point" if isinstance(family, Point) else "blob"
-    tensors: Tensors = {k: v.double() if v.is_floating_point() else v for k, v in tensors_of(state).items()}
-    return state_of(*STATES[name], tensors)
+    del state
+    return case.family.restore({k: v.double() if v.is_floating_point() else v for k, v in tensors.items()})
+
+
+def _vector(tensors: Tensors) -> Tensor:
+    return torch.cat([tensors[k].double().flatten() for k in sorted(tensors)] or [torch.zeros(0).double()])
+
+
+def dense_diagonal(state: Diagonal) -> Dense:
+    """Return a mean-field belief as a dense Gaussian."""
+    return Dense(_vector(state.mean), torch.diag(torch.exp(-2 * _vector(state.log_sd))))
+
+
+def dense_lowrank(state: LowRank) -> Dense:
+    """Return diag(sd^-2) + G'G, written out."""
+    rows = [_vector({k: g[i] for k, g in state.factor.items()}) for i in range(state.factor["head"].shape[0])]
+    factor = torch.stack(rows) if rows else torch.zeros(0, _vector(state.mean).numel()).double()
+    return Dense(_vector(state.mean), torch.diag(torch.exp(-2 * _vector(state.log_sd))) + factor.T @ factor)
+
+
+def exact_posterior(prior: Dense, x: Tensor, y: Tensor) -> Dense:
+    """Return the analytic posterior of y = x w + noise of deviation 1."""
+    precision = prior.precision + x.T @ x
+    return Dense(torch.linalg.solve(precision, prior.precision @ prior.mean + x.T @ y), precision)
+
+
+def best_diagonal(prior: Dense, x: Tensor, y: Tensor) -> Dense:
+    """Return the mean-field optimum: the exact mean, and the diagonal of the exact precision."""
+    whole = exact_posterior(prior, x, y)
+    return Dense(whole.mean, torch.diag(torch.diagonal(whole.precision)))
+
+
+def best_point(prior: Dense, x: Tensor, y: Tensor) -> Dense:
+    """Return least squares: a point has no prior."""
+    del prior
+    return Dense(torch.linalg.lstsq(x, y[:, None]).solution[:, 0], torch.zeros(0, 0).double())
+
+
+def dense_point(state: Diagonal) -> Dense:
+    """Return the points as a mean without a spread."""
+    return Dense(_vector(state.point), torch.zeros(0, 0).double())
+
+
+def log_ratio(q: Dense, p: Dense, n: int, seed: int) -> Tensor:
+    """Return log q(x) - log p(x) for n draws x from q, from dense matrices alone."""
+    rng = torch.Generator().manual_seed(seed)
+    noise = torch.randn(n, q.mean.numel(), generator=rng, dtype=torch.float64)
+    x = q.mean + noise @ torch.linalg.inv(torch.linalg.cholesky(q.precision))
+    return _log_density(q, x) - _log_density(p, x)
+
+
+def _log_density(g: Dense, x: Tensor) -> Tensor:
+    apart = x - g.mean
+    half = torch.linalg.slogdet(g.precision).logabsdet / 2
+    quadratic = ((apart @ g.precision) * apart).sum(dim=1)
+    density: Tensor = half - 0.5 * quadratic - x.shape[1] / 2 * math.log(2 * math.pi)
+    return density
+
+
+CASES: dict[str, Case] = {
+    "blob": Case(family=Blob(), dense=dense_diagonal, best=best_diagonal, exact="orthogonal"),
+    "blob, B frozen": Case(
+        family=Blob(b="frozen"), dense=dense_diagonal, best=best_diagonal, exact="orthogonal"
+    ),
+    "gaussian_lowrank": Case(
+        family=GaussianLowRank(rank=8), dense=dense_lowrank, best=exact_posterior, exact="any"
+    ),
+    "point": Case(family=Point(scale=0.3), dense=dense_point, best=best_point, exact="none"),
+}
+
+
+def with_scale(case: Case, sd_head: float) -> Family[Any, Any]:
+    """Return the case's family with another prior deviation of class rows, where it has one."""
+    options = {"sd_head": sd_head} if hasattr(case.family, "sd_head") else {}
+    kind: Any = type(case.family)
+    kept = {f: getattr(case.family, f) for f in kind.__dataclass_fields__ if f != "name"}
+    made: Family[Any, Any] = kind(**(kept | options))
+    return made
+
+
+def names(sequence: Sequence[Slot]) -> list[str]:
+    """Return the names of slots."""
+    return [slot.name for slot in sequence]

@@ -1,0 +1,42 @@
+"""How well weights explain the examples of a window, and how curved that is in the model's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from posterior.family import Draw
+from trainers.model import AdaptedModel
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """Softmax over class rows: outputs are logits, and the nll's Hessian in them is diag p - p p'."""
+
+    model: AdaptedModel
+    texts: Sequence[Tensor]
+    targets: Sequence[int]
+    classes: int
+
+    @property
+    def outputs(self) -> int:
+        """Number of classes the targets may name."""
+        return self.classes
+
+    def nll(self, positions: Sequence[int], draw: Draw) -> Tensor:
+        """Return the summed cross-entropy."""
+        logits = self.model.logits([self.texts[i] for i in positions], draw)
+        truth = torch.tensor([self.targets[i] for i in positions])
+        return torch.nn.functional.cross_entropy(logits, truth, reduction="sum")
+
+    def bend(self, positions: Sequence[int], draw: Draw, signs: Tensor) -> Tensor:
+        """Return sum_n f_n . R z with R = diag(sqrt p) - p sqrt(p)', so that R R' = diag p - p p'."""
+        logits = self.model.logits([self.texts[i] for i in positions], draw)
+        p = torch.softmax(logits.detach(), dim=-1)
+        turned = p.sqrt() * signs
+        return (logits * (turned - p * turned.sum(dim=-1, keepdim=True))).sum()
