@@ -42,7 +42,7 @@ class Blob:
 
     sd_down: float = 0.02
     sd_up: float = 0.02
-    sd_head: float = 0.3
+    sd_head: float = 0.1
     sd_prefix: float = 0.1
     b: Literal["frozen", "gaussian"] = "gaussian"
     name: str = "blob"
