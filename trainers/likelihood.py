@@ -35,8 +35,12 @@ class Classification:
         return torch.nn.functional.cross_entropy(logits, truth, reduction="sum")
 
     def bend(self, positions: Sequence[int], draw: Draw, signs: Tensor) -> Tensor:
-        """Return sum_n f_n . R z with R = diag(sqrt p) - p sqrt(p)', so that R R' = diag p - p p'."""
+        """Return sum_n f_n . R_n z_n, with R_n held fixed."""
         logits = self.model.logits([self.texts[i] for i in positions], draw)
-        p = torch.softmax(logits.detach(), dim=-1)
-        turned = p.sqrt() * signs
-        return (logits * (turned - p * turned.sum(dim=-1, keepdim=True))).sum()
+        return (logits * softmax_root(torch.softmax(logits.detach(), dim=-1), signs)).sum()
+
+
+def softmax_root(probs: Tensor, signs: Tensor) -> Tensor:
+    """Return R z with R = diag(sqrt p) - p sqrt(p)', so that R R' = diag p - p p'; all (n, K)."""
+    turned = probs.sqrt() * signs
+    return turned - probs * turned.sum(dim=-1, keepdim=True)
