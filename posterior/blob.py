@@ -8,9 +8,11 @@ samples, over class rows that are Gaussian too. Against the paper:
 - One draw per sequence, not flipout signs per token, which destroy the covariance across tokens.
 - KL in its stable form and weighted by 1/N_t; no second optimiser whose step size sets the balance.
 - B. A prior over A means something only together with the B it was learned beside. So B is either
-  Gaussian too (`b="gaussian"`), or frozen for good after a warm-up (`b="frozen"`): it moves, without a
+  Gaussian too (`b="gaussian"`); or frozen for good after a warm-up (`b="frozen"`): it moves, without a
   prior, until at least two classes were seen and its columns are independent, and while it moves the
-  prior over A is the base prior, never a posterior learned beside another B.
+  prior over A is the base prior, never a posterior learned beside another B; or a point on an anchor
+  (`b="anchored"`): N(B_{t-1}, sd_up^2) is its prior, 0.5 |(B - B_{t-1}) / sd_up|^2 its charge, and B is
+  the mode. Then the prior over A is about yesterday's B give or take sd_up, and sd_up never shrinks.
 - A's base prior is centred on LoRA's random directions, not on 0: with a Gaussian B centred on 0 the
   point A = B = 0 is a saddle at which nothing is learned.
 """
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, final
 
 import torch
@@ -44,7 +46,7 @@ class Blob:
     sd_up: float = 0.02
     sd_head: float = 0.1
     sd_prefix: float = 0.1
-    b: Literal["frozen", "gaussian"] = "gaussian"
+    b: Literal["frozen", "anchored", "gaussian"] = "gaussian"
     name: str = "blob"
 
     @property
@@ -52,7 +54,7 @@ class Blob:
         return Scales(down=self.sd_down, up=self.sd_up, prefix=self.sd_prefix, head=self.sd_head)
 
     def _is_point(self, slot: Slot) -> bool:
-        return slot.role in _UP and self.b == "frozen"
+        return slot.role in _UP and self.b != "gaussian"
 
     @property
     def curved(self) -> bool:
@@ -81,14 +83,15 @@ class Blob:
     def forget(self, state: Diagonal, base: Diagonal, *, beta: float) -> Diagonal:
         """Return the power prior; while B still moves, A starts again from its base (see above)."""
         prior = gaussian.forget(state, base, beta=beta)
+        if self.b == "anchored" and beta < 1.0:
+            return replace(prior, point=_between(state.point, base.point, beta=beta))
         if not self._warming(state):
             return prior
         down = [k for k in state.mean if k.removesuffix(".A") + ".B" in state.point]
-        return Diagonal(
+        return replace(
+            prior,
             mean=dict(prior.mean) | {k: base.mean[k] for k in down},
             log_sd=dict(prior.log_sd) | {k: base.log_sd[k] for k in down},
-            point=prior.point,
-            flags=prior.flags,
         )
 
     def _warming(self, state: Diagonal) -> bool:
@@ -96,7 +99,7 @@ class Blob:
 
     def origin(self, prior: Diagonal) -> Tensors:
         """Return zero coordinates; B has some only while it may move."""
-        moving = sorted(prior.point) if self._warming(prior) else []
+        moving = sorted(prior.point) if self.b == "anchored" or self._warming(prior) else []
         return gaussian.origin(prior, moving=moving)
 
     def open(self, state: Diagonal, tasks: Sequence[str]) -> Diagonal:
@@ -124,8 +127,9 @@ class Blob:
         return gaussian.mean(state)
 
     def kl(self, state: Diagonal, prior: Diagonal) -> Tensor:
-        """Return KL over A, head and (if Gaussian) B; with B frozen it equals the KL over W."""
-        return gaussian.kl(state, prior)
+        """Return KL over A, head and (if Gaussian) B, or B's anchor; with B frozen it is the KL over W."""
+        nats = gaussian.kl(state, prior)
+        return nats + _pull(state.point, prior.point, sd=self.sd_up) if self.b == "anchored" else nats
 
     def absorb(self, prior: Diagonal, state: Diagonal, rows: Tensors) -> tuple[Diagonal, float]:
         """Return the state."""
@@ -140,7 +144,20 @@ class Blob:
         if not all(_full_rank(b) for b in posterior.point.values()):
             return posterior
         flags = {_FROZEN: torch.ones((), dtype=torch.int64)}
-        return Diagonal(posterior.mean, posterior.log_sd, posterior.point, flags)
+        return replace(posterior, flags=flags)
+
+
+def _between(point: Tensors, base: Tensors, *, beta: float) -> dict[str, Tensor]:
+    """Return the centre of N(b, sd^2)^beta N(b0, sd^2)^(1-beta): the deviation is both's and stays."""
+    return {k: (beta * v.double() + (1 - beta) * base[k].double()).to(v.dtype) for k, v in point.items()}
+
+
+def _pull(point: Tensors, anchor: Tensors, *, sd: float) -> Tensor:
+    """Return 0.5 sum z^2 in nats, z the way from the anchor in its deviations."""
+    total = torch.zeros((), dtype=torch.float64)
+    for k, v in point.items():
+        total = total + 0.5 * ((v.double() - anchor[k].double()) / sd).square().sum()
+    return total
 
 
 def _full_rank(b: Tensor) -> bool:

@@ -38,7 +38,8 @@ class Case:
 
     `dense` turns a settled state into an explicit Gaussian over its slots in the given order. `best` is
     the family's own optimum for a linear-Gaussian window: (prior, design X / noise, y / noise) -> Dense.
-    `exact` names the designs for which two windows in turn reach the posterior of both.
+    `exact` names the designs for which two windows in turn reach the posterior of both. `charged` is the
+    Gaussian whose divergence `kl` is, where more is charged for than is drawn.
     """
 
     family: Family[Any, Any]
@@ -46,6 +47,11 @@ class Case:
     best: Callable[[Dense, Tensor, Tensor], Dense]
     exact: Design
     tasks: tuple[str, ...] = (ONE_TASK,)
+    charged: Callable[[Any], Dense] | None = None
+
+    def believed(self, state: Any) -> Dense:
+        """Return the Gaussian that is charged for and forgotten."""
+        return (self.charged or self.dense)(state)
 
     def settled(self, state: Any, prior: Any, posterior: Any) -> Any:
         """Return what a window hands on."""
@@ -101,6 +107,13 @@ def dense_diagonal(state: Diagonal) -> Dense:
     return Dense(_vector(state.mean), torch.diag(torch.exp(-2 * _vector(state.log_sd))))
 
 
+def dense_anchored(state: Diagonal) -> Dense:
+    """Return a mean-field belief in which anchored points are Gaussians of a fixed deviation."""
+    anchors = torch.full_like(_vector(state.point), Blob().sd_up ** -2)
+    precision = torch.cat([torch.exp(-2 * _vector(state.log_sd)), anchors])
+    return Dense(torch.cat([_vector(state.mean), _vector(state.point)]), torch.diag(precision))
+
+
 def dense_lowrank(state: LowRank) -> Dense:
     """Return diag(sd^-2) + G'G, written out."""
     rows = [_vector({k: g[i] for k, g in state.factor.items()}) for i in range(state.factor["head"].shape[0])]
@@ -151,6 +164,13 @@ CASES: dict[str, Case] = {
     "blob": Case(family=Blob(), dense=dense_diagonal, best=best_diagonal, exact="orthogonal"),
     "blob, B frozen": Case(
         family=Blob(b="frozen"), dense=dense_diagonal, best=best_diagonal, exact="orthogonal"
+    ),
+    "blob, B anchored": Case(
+        family=Blob(b="anchored"),
+        dense=dense_diagonal,
+        best=best_diagonal,
+        exact="orthogonal",
+        charged=dense_anchored,
     ),
     "gaussian_lowrank": Case(
         family=GaussianLowRank(rank=8), dense=dense_lowrank, best=exact_posterior, exact="any"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from posterior.blob import Blob
@@ -11,6 +12,7 @@ from tests.posterior.cases import CASES, moved, slots
 
 FAMILY = Blob(b="frozen")
 CASE = CASES["blob, B frozen"]
+ANCHORED = Blob(b="anchored")
 TWO = Facts(classes_seen=2, window=0)
 
 
@@ -46,6 +48,24 @@ def test_a_learned_beside_a_moving_b_is_no_prior() -> None:
     prior = FAMILY.forget(warm(), base, beta=1.0)
     assert torch.equal(prior.mean["q.A"], base.mean["q.A"])
     assert torch.equal(prior.mean["head"], warm().mean["head"])
+
+
+def test_an_anchored_b_is_charged_its_way_from_yesterday_and_nothing_else() -> None:
+    start = ANCHORED.base(slots(2), seed=1, centres={})
+    prior = moved(CASES["blob, B anchored"], start, seed=2)
+    way = torch.full((4, 2), 3 * ANCHORED.sd_up)
+    there = Diagonal(prior.mean, prior.log_sd, prior.point | {"q.B": prior.point["q.B"] + way}, prior.flags)
+    assert float(ANCHORED.kl(there, prior)) == pytest.approx(0.5 * 3**2 * 8, rel=1e-5)
+    handed_on = ANCHORED.settle(start, prior, there, TWO)
+    assert all(k in ANCHORED.origin(handed_on) for k in ("point/q.B", "point/v.B"))
+
+
+def test_an_anchored_b_starts_again_with_everything_else() -> None:
+    """A reset that left B would give A's base a meaning that the base never had."""
+    start = ANCHORED.base(slots(2), seed=1, centres={})
+    state = moved(CASES["blob, B anchored"], start, seed=2)
+    assert float(state.point["q.B"].abs().max()) > 0
+    assert float(ANCHORED.forget(state, start, beta=0.0).point["q.B"].abs().max()) == 0.0
 
 
 def test_with_b_frozen_kl_on_a_is_kl_on_the_adapted_weight() -> None:

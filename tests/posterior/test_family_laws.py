@@ -120,7 +120,7 @@ def test_kl_agrees_with_monte_carlo_in_float64(case: Case) -> None:
     prior = case.family.open(state, case.tasks)
     other = moved(case, state, seed=3, size=0.3)
     kl = float(case.family.kl(other, prior))
-    p, q = case.dense(state), case.dense(case.settled(state, prior, other))
+    p, q = case.believed(state), case.believed(case.settled(state, prior, other))
     if not q.precision.numel():
         assert kl == 0.0  # a point is charged nothing
         return
@@ -175,7 +175,7 @@ def test_forgetting_is_the_power_prior(case: Case, beta: float) -> None:
     """Precision and precision times mean are mixed, which a mixture of means would not do."""
     start = base(case, 2)
     state = learned(case, start, seed=2)
-    q, p, found = (case.dense(s) for s in (state, start, case.family.forget(state, start, beta=beta)))
+    q, p, found = (case.believed(s) for s in (state, start, case.family.forget(state, start, beta=beta)))
     if not q.precision.numel():
         return
     precision = beta * q.precision + (1 - beta) * p.precision
