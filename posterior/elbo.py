@@ -5,13 +5,18 @@ Per window, with N_t the number of NEW labelled examples whatever the number of 
     loss = mean nll + (T / N_t) * KL(q || p_t)
 
 `nll_sum` is the sum over this step's examples, so shards of any size add up; KL is a total in nats.
+BLoB's cyclic schedule (arXiv 2406.11675) charges the same total unevenly over the M + 1 steps of a cycle:
+pi_i = 2^i / (2^(M+1) - 1), i = 0..M. The paper's sum starts at i = 1 and its cycle at a length of its own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
+
+KlSchedule = Literal["constant", "cyclic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,13 @@ class Scale:
         """Return the batch's share of the mean nll."""
         return nll_sum / batch
 
-    def divergence(self, kl: Tensor) -> Tensor:
-        """Return T/N_t times the divergence."""
-        return kl * (self.temperature / self.new_examples)
+    def divergence(self, kl: Tensor, *, pace: float = 1.0) -> Tensor:
+        """Return T/N_t times the divergence, times the step's `pace`."""
+        return kl * (self.temperature / self.new_examples * pace)
+
+
+def kl_pace(schedule: KlSchedule, step: int, steps: int) -> float:
+    """Return how hard a step of a cycle is charged; over the cycle's `steps` the mean is 1."""
+    if schedule == "constant":
+        return 1.0
+    return steps * 2.0 ** (step - steps) / (1 - 2.0**-steps)  # no power that could overflow

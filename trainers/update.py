@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar, final
 import torch
 from torch import Tensor
 
-from posterior.elbo import Scale
+from posterior.elbo import KlSchedule, Scale, kl_pace
 from posterior.family import ONE_TASK, Draw, Family, NotFinite, Tensors
 from trainers.noise import key, normals, shuffled
 
@@ -49,7 +49,8 @@ class Likelihood(Protocol):
 class Schedule:
     """How hard to look for the optimum; `lr` is in prior deviations per step.
 
-    `curvature_sample` bounds the examples behind an interim estimate of curvature; the last takes all.
+    `kl_schedule` spreads the KL over the steps of an epoch. `curvature_sample` bounds the examples behind
+    an interim estimate of curvature; the last takes all.
     """
 
     epochs: int = 3
@@ -58,6 +59,7 @@ class Schedule:
     warmup: float = 0.1
     temperature: float = 1.0
     draws: int = 1
+    kl_schedule: KlSchedule = "constant"
     curvature_sample: int = 256
 
 
@@ -173,7 +175,8 @@ def update(
         nll = 0.0
         for start in range(0, examples, schedule.batch):
             batch = order[start : start + schedule.batch]
-            value, gradient = _gradient(job, shape, at.coordinates, batch, epoch)
+            pace = kl_pace(schedule.kl_schedule, start // schedule.batch, steps // schedule.epochs)
+            value, gradient = _gradient(job, shape, at.coordinates, batch, epoch, pace=pace)
             _require_finite(gradient, window=window, step=at.step)
             nll += value / examples
             at = at.move(gradient, lr=schedule.lr * _pace(at.step, steps, schedule.warmup))
@@ -231,9 +234,9 @@ def _unflatten_rows(rows: Tensor, like: Tensors) -> dict[str, Tensor]:
 
 
 def _gradient(
-    job: Job, shape: Any, coordinates: Tensors, batch: Sequence[int], epoch: int
+    job: Job, shape: Any, coordinates: Tensors, batch: Sequence[int], epoch: int, *, pace: float
 ) -> tuple[float, dict[str, Tensor]]:
-    """Return the batch's summed nll and the gradient of the objective."""
+    """Return the batch's summed nll and the gradient of the objective, its KL charged at this pace."""
     parts = []
     for rank in job.ranks.mine():
         leaves = {k: v.detach().requires_grad_() for k, v in coordinates.items()}
@@ -244,8 +247,8 @@ def _gradient(
         summed = summed + other
     scale = Scale(job.evidence, job.schedule.temperature)
     leaves = {k: v.detach().requires_grad_() for k, v in coordinates.items()}
-    charge = scale.divergence(job.family.kl(job.family.place(job.prior, leaves, shape=shape), job.prior))
-    prior_pull = _grad(charge, leaves)
+    kl = job.family.kl(job.family.place(job.prior, leaves, shape=shape), job.prior)
+    prior_pull = _grad(scale.divergence(kl, pace=pace), leaves)
     likelihood_pull = _unflatten(scale.likelihood(summed[1:], len(batch)), coordinates)
     return float(summed[0]), {k: likelihood_pull[k] + prior_pull[k] for k in coordinates}
 

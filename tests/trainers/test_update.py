@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -41,13 +43,15 @@ def exact(prior: Diagonal, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return torch.linalg.solve(precision, target), torch.diagonal(precision)
 
 
-def learn(prior: Diagonal, x: Tensor, y: Tensor, *, seed: int, world: int = 1) -> Diagonal:
+def learn(
+    prior: Diagonal, x: Tensor, y: Tensor, *, seed: int, world: int = 1, schedule: Schedule = THOROUGH
+) -> Diagonal:
     posterior, fit = update(
         FAMILY,
         prior,
         gaussian(x, y),
         examples=len(y),
-        schedule=THOROUGH,
+        schedule=schedule,
         seed=seed,
         window=0,
         ranks=InProcess(world),
@@ -86,6 +90,16 @@ def test_the_number_of_epochs_is_not_evidence(base: Diagonal, first: Diagonal) -
     """If N_t counted epochs, the posterior would be narrower by sqrt(300)."""
     _, precision = exact(base, *data(1))
     assert float((first.log_sd["head"][0].double() + 0.5 * precision.log()).abs().max()) < 0.1
+
+
+def test_a_cyclic_kl_reaches_the_same_posterior(base: Diagonal) -> None:
+    """Four steps a cycle, whose charges are 1 : 2 : 4 : 8: unless their mean is 1, the spread shows it."""
+    cyclic = replace(THOROUGH, batch=16, kl_schedule="cyclic")
+    learned = learn(base, *data(1), seed=1, schedule=cyclic)
+    mean, precision = exact(base, *data(1))
+    sd = precision.rsqrt()
+    assert float(((learned.mean["head"][0] - mean) / sd).abs().max()) < 0.2
+    torch.testing.assert_close(learned.log_sd["head"][0].double(), sd.log(), atol=0.1, rtol=0)
 
 
 def test_another_parent_gives_another_child(base: Diagonal, first: Diagonal) -> None:
