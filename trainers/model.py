@@ -3,10 +3,12 @@
 The encoder is cut below the first adapted layer. The *prefix* never changes, so its activations are
 computed once per text, ONE TEXT AT A TIME and without padding: forward bits differ between batch
 shapes, and only an activation that is a function of the text alone may be cached, shared between
-processes and met again by replay. The *top* runs in batches with the draw applied:
+processes and met again by replay. The *top* runs in batches with the draw applied at its sites (see
+`trainers.sites`), and class rows read its pooled output:
 
-    site output = W0 x + (alpha / rank) B (A x)         A (n, rank, d_in), B (n, d_out, rank), n = batch or 1
-    logits      = head [h ; 1]                          h: pooled, unit length times sqrt(d)
+    logits = head [h ; 1]                               h: pooled, unit length times sqrt(d)
+
+The frozen weights and their activations may be bfloat16; draws, pooling and class rows stay float32.
 """
 
 from __future__ import annotations
@@ -14,40 +16,46 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib.util
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Final, Literal, final
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModel, AutoTokenizer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 from transformers.utils import logging as transformers_logging
 
-from posterior.family import Draw, Slot
+from posterior.family import Draw, Part, Slot
+from trainers.sites import NoSuchSite, Site, adapter_sites, lora_sites, prefix_sites, prefixed
 
 HEAD = "head"
 _PACKAGE = "package:"
+_PREFIXED: Final = "priorflow_prefixed"  # transformers' scaled dot-product attention, taking a prefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """Which encoder, which sites, how texts become features."""
+    """Which encoder, which parts at which sites, how texts become features."""
 
     encoder: str
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    parts: tuple[Part, ...] = ("lora",)
     sites: str = r"layer\.5\.attention\.self\.(query|value)$"
     rank: int = 8
     alpha: float = 16.0
+    adapter_sites: str = r"layer\.5\.intermediate$"
+    adapter_size: int = 8
+    adapter_scale: float = 4.0
+    prefix_sites: str = r"layer\.5\.attention\.self$"
+    prefix_length: int = 8
     max_tokens: int = 64
     pooling: Literal["mean", "first"] = "mean"
     warm_start: str | None = None  # a PEFT folder
-
-
-class NoSuchSite(ValueError):
-    """The site pattern matches no linear layer of the encoder, or no stack of layers holds it."""
 
 
 def encoder_folder(spec: ModelSpec) -> Path:
@@ -89,9 +97,12 @@ class AdaptedModel:
         folder = encoder_folder(spec)
         self.spec = spec
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
+        model = AutoModel.from_pretrained(folder, dtype=getattr(torch, spec.dtype))
+        model.eval().requires_grad_(False)
+        model.config.use_cache = False
         self.dim: int = model.config.hidden_size
-        stack, first, names = _locate(model, spec.sites)
+        self.sites = _sites(model, spec)
+        stack, first = _locate(model, [site.name for site in self.sites])
         layers = _layers(model, stack)
         self._bottom, self._top = model, _above(model, stack, first)
         layers[first].register_forward_pre_hook(_stop_at_input, with_kwargs=True)
@@ -99,24 +110,27 @@ class AdaptedModel:
         self.centres: dict[str, Tensor] = {}
         self._draw: Draw = {}
         _layers(self._top, stack)[0].register_forward_pre_hook(self._enter, with_kwargs=True)
-        self.sites = {_renumber(name, stack, first): name for name in names}
-        for name in self.sites:
-            self._top.get_submodule(name).register_forward_hook(self._site_hook(self.sites[name]))
+        if "prefix" in spec.parts:
+            _take_prefixes(self._top)
+        for site in self.sites:
+            site.attach(lambda name: self._top.get_submodule(_renumber(name, stack, first)), self._drawn)
         self._warm()
 
+    def _drawn(self) -> Draw:
+        return self._draw
+
     def _warm(self) -> None:
-        if self.spec.warm_start is not None:
-            self.centres = warm_start(Path(self.spec.warm_start), self.slots(0))
+        if self.spec.warm_start is None:
+            return
+        if "lora" not in self.spec.parts:
+            msg = f"{self.spec.warm_start}: a warm start holds LoRA weights, but the model has no such part"
+            raise ValueError(msg)
+        self.centres = warm_start(Path(self.spec.warm_start), self.slots(0))
 
     def slots(self, classes: int) -> tuple[Slot, ...]:
         """Return the slots of all sites and of a head with this many class rows."""
-        out = []
-        for inside, name in self.sites.items():
-            linear = self._top.get_submodule(inside)
-            assert isinstance(linear, nn.Linear)
-            out.append(Slot(f"{name}.A", (self.spec.rank, linear.in_features), "down"))
-            out.append(Slot(f"{name}.B", (linear.out_features, self.spec.rank), "up"))
-        return (*out, Slot(HEAD, (classes, self.dim + 1), "head"))
+        adapted = [slot for site in self.sites for slot in site.slots]
+        return (*adapted, Slot(HEAD, (classes, self.dim + 1), "head"))
 
     @torch.no_grad()
     def activate(self, text: str) -> Tensor:
@@ -134,6 +148,7 @@ class AdaptedModel:
         hidden, mask = _pad(activations)
         with self._drawing(hidden, draw):
             out = self._top(inputs_embeds=hidden, attention_mask=mask).last_hidden_state
+        out = out.float()
         pooled = out[:, 0] if self.spec.pooling == "first" else _mean(out, mask)
         unit = nn.functional.normalize(pooled, dim=-1) * self.dim**0.5
         features = torch.cat([unit, torch.ones_like(unit[:, :1])], dim=-1)
@@ -152,16 +167,6 @@ class AdaptedModel:
         if "hidden_states" in kwargs:
             return args, {**kwargs, "hidden_states": self._hidden}
         return (self._hidden, *args[1:]), kwargs
-
-    def _site_hook(self, name: str) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-        scale = self.spec.alpha / self.spec.rank
-
-        def add(_: nn.Module, args: Any, out: Tensor) -> Tensor:
-            a, b = self._draw[f"{name}.A"], self._draw[f"{name}.B"]
-            changed: Tensor = out + scale * ((args[0] @ a.transpose(1, 2)) @ b.transpose(1, 2))
-            return changed
-
-        return add
 
 
 def warm_start(folder: Path, slots: Sequence[Slot]) -> dict[str, Tensor]:
@@ -182,19 +187,42 @@ def warm_start(folder: Path, slots: Sequence[Slot]) -> dict[str, Tensor]:
     return found
 
 
-def _locate(model: nn.Module, pattern: str) -> tuple[str, int, list[str]]:
-    """Return the layer stack's name, the first adapted index, and the sites' names."""
-    wanted = re.compile(pattern)
-    names = [n for n, m in model.named_modules() if isinstance(m, nn.Linear) and wanted.search(n)]
+def _sites(model: Any, spec: ModelSpec) -> list[Site]:
+    """Return the sites of all parts, LoRA's first; the order is that of the slots, hence of the noise."""
+    found: list[Site] = []
+    if "lora" in spec.parts:
+        found += lora_sites(model, spec.sites, rank=spec.rank, alpha=spec.alpha)
+    if "adapter" in spec.parts:
+        found += adapter_sites(
+            model,
+            spec.adapter_sites,
+            width=model.config.hidden_size,
+            size=spec.adapter_size,
+            scale=spec.adapter_scale,
+        )
+    if "prefix" in spec.parts:
+        found += prefix_sites(model, spec.prefix_sites, length=spec.prefix_length)
+    return found
+
+
+def _locate(model: nn.Module, names: Sequence[str]) -> tuple[str, int]:
+    """Return the name of the stack of layers that holds all sites, and the first adapted index."""
     stacks = [n for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
     for stack in sorted(stacks, key=len):
-        inside = [n for n in names if n.startswith(f"{stack}.")]
-        if names and len(inside) == len(names):
-            first = min(int(n.removeprefix(f"{stack}.").split(".")[0]) for n in names)
-            return stack, first, names
-    linears = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)]
-    msg = f"{pattern!r} matches no linear layer in one stack of layers; there are {linears[:8]}, ..."
+        if names and all(n.startswith(f"{stack}.") for n in names):
+            return stack, min(int(n.removeprefix(f"{stack}.").split(".")[0]) for n in names)
+    msg = f"no one stack of layers holds all of {list(names)}; there are {stacks}"
     raise NoSuchSite(msg)
+
+
+def _take_prefixes(top: Any) -> None:
+    """Let attentions of this model take prefixes; without one they compute what they did, bit for bit."""
+    AttentionInterface.register(_PREFIXED, prefixed(sdpa_attention_forward))
+    AttentionMaskInterface.register(_PREFIXED, sdpa_mask)
+    top.set_attn_implementation(_PREFIXED)
+    if top.config._attn_implementation != _PREFIXED:  # noqa: SLF001 - transformers only logs its refusal
+        msg = f"{type(top).__name__} computes attention in a way of its own, which takes no prefix"
+        raise NoSuchSite(msg)
 
 
 def _layers(model: nn.Module, stack: str) -> list[nn.Module]:

@@ -38,6 +38,8 @@ def learning(**overrides: object) -> dict[str, object]:
         {"window__size": 3},
         {"window__progress_every": 3},
         {"model__rank": 4},
+        {"model__dtype": "bfloat16"},
+        {"model__parts": ["lora", "prefix"]},
         {"family__name": "point"},
         {"family__b": "frozen"},
         {"learn__lr": 0.1},
@@ -68,10 +70,23 @@ def test_what_changes_the_belief_changes_the_hash(overrides: dict[str, object]) 
         {"mlflow__enabled": False},
         {"gate__max_ece": 0.5},
         {"family__sd_up": 0.02},  # the default, said aloud
+        {"model__parts": ["lora"]},
+        {"model__dtype": "float32"},
+        {"model__adapter_size": 3},  # of a part that is absent
+        {"model__prefix_sites": "elsewhere"},
     ],
 )
 def test_where_and_how_it_runs_does_not(overrides: dict[str, object]) -> None:
     assert sha256_json(learning(**overrides)) == sha256_json(learning())
+
+
+def test_the_settings_of_a_part_count_where_it_is_present() -> None:
+    hybrid = {"model__parts": ["lora", "adapter"]}
+    assert learning(**hybrid) == learning(model__parts=["adapter", "lora"])
+    assert learning(**hybrid, model__adapter_size=3) != learning(**hybrid)
+    assert learning(**hybrid, model__prefix_length=3) == learning(**hybrid)
+    alone: dict[str, object] = {"model__parts": ["adapter"]}
+    assert learning(**alone, model__rank=3) == learning(**alone)
 
 
 def test_the_order_of_the_vocabulary_means_nothing() -> None:
@@ -116,6 +131,7 @@ def test_specs_carry_the_settings() -> None:
     learn = learn_spec(settings)
     assert (learn.schedule.draws, learn.draws, learn.beta) == (2, 7, None)
     assert model_spec(settings).rank == 4
+    assert model_spec(settings).parts == ("lora",)
 
 
 def test_differences_are_named() -> None:

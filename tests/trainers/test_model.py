@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import peft
@@ -11,7 +12,10 @@ from transformers import AutoModel, AutoTokenizer
 
 from posterior.family import Draw
 from tests.trainers.conftest import SPEC
-from trainers.model import HEAD, AdaptedModel, ModelSpec, NoSuchSite, encoder_folder, warm_start
+from tests.trainers.orders import answers
+from trainers.model import HEAD, AdaptedModel, ModelSpec, encoder_folder, warm_start
+from trainers.sites import NoSuchSite
+from trainers.window import FamilySpec, Local, root
 
 TEXTS = ["the meeting of the users group is on thursday in the usual place at eight", "cheap", "a b"]
 
@@ -112,3 +116,24 @@ def test_a_warm_start_of_another_rank_is_refused(model: AdaptedModel, tmp_path: 
     peft.get_peft_model(base, config).save_pretrained(str(tmp_path))
     with pytest.raises(ValueError, match=r"expected one .*lora_A.*shape \(4, 384\).*\(2, 384\)"):
         warm_start(tmp_path, model.slots(2))
+
+
+def test_a_base_in_bfloat16_says_nearly_the_same_and_answers_in_float32(model: AdaptedModel) -> None:
+    half = AdaptedModel(replace(SPEC, dtype="bfloat16", parts=("lora", "adapter", "prefix")))
+    assert half.activate(TEXTS[0]).dtype == torch.bfloat16
+    lora = {s.name: torch.full((1, *s.shape), 0.01) for s in model.slots(2)} | {HEAD: identity_head(model)}
+    other = AdaptedModel(replace(SPEC, parts=("lora", "adapter", "prefix")))
+    draw = {s.name: torch.full((1, *s.shape), 0.01) for s in half.slots(2)} | lora
+    found = features(half, TEXTS, draw)
+    assert found.dtype == torch.float32
+    cosines = torch.nn.functional.cosine_similarity(found, features(other, TEXTS, draw))
+    assert float(cosines.min()) > 0.999
+
+
+def test_a_base_in_bfloat16_learns() -> None:
+    family = FamilySpec(name="blob", options={"sd_head": 0.1})
+    half = AdaptedModel(replace(SPEC, dtype="bfloat16"))
+    first, _, last = answers(Local(half), root(half, family, chain_seed=1), family)
+    assert all(v.dtype == torch.float32 for v in last.tensors.values())
+    assert last.nll < first.nll
+    assert sum(row[i % 2] > 0.5 for i, row in enumerate(last.forecasts)) >= 20
