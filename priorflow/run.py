@@ -174,6 +174,22 @@ def _keeper(settings: Settings) -> tuple[Callable[[Sequence[RawRecord]], None], 
     return writer.add, writer.flush
 
 
+def _after(
+    flush: Callable[[], None], aside: Callable[[Sequence[Setaside]], None]
+) -> Callable[[Sequence[Setaside]], None]:
+    """Return `aside`, done only once the archive is durable.
+
+    It is the last step before a commit; what lies before committed positions is never read again, so
+    an archive flushed later would have a hole wherever a run died in between.
+    """
+
+    def both(rows: Sequence[Setaside]) -> None:
+        flush()
+        aside(rows)
+
+    return both
+
+
 @contextmanager
 def owned(
     ledger: SqlLedger, settings: Settings, *, takeover: bool
@@ -267,7 +283,7 @@ def execute(
         stack.callback(source.close)
         keep, flush = _keeper(settings)
         stack.callback(flush)
-        aside = open_aside(settings, stack)
+        aside = _after(flush, open_aside(settings, stack))
         if updater is None:
             with console.progress("starting the learner"):
                 updater = open_updater(settings)
@@ -287,7 +303,7 @@ def execute(
             keep=keep,
             circumstance=circumstance,
             now_ms=lambda: time.monotonic_ns() // 1_000_000,
-            watch=_watcher(console, publisher, gate, flush, watch),
+            watch=_watcher(console, publisher, gate, watch),
             crash=crash,
             stopping=lambda: stop.is_set() or lost.is_set(),
         )
@@ -348,12 +364,10 @@ def _watcher(
     console: Console,
     publisher: Publisher | None,
     gate: Gatekeeper | None,
-    flush: Callable[[], None],
     also: Watcher | None,
 ) -> Watcher:
     def watch(what: str, **facts: Any) -> None:
         if what == "committed":
-            flush()
             _tell_commit(console, facts["snapshot"])
             if gate is not None and facts["members"]:
                 _judge(gate, console, facts["snapshot"], facts["members"])

@@ -50,7 +50,7 @@ def archived(log: MemoryLog, folder: Path, *, form: str = "parquet") -> Path:
     return folder
 
 
-def small_settings(home: Path, archive: Path | None, **more: Any) -> Settings:
+def small_settings(home: Path, archive: Path | None, /, **more: Any) -> Settings:
     """Return settings that learn the small stream in seconds."""
     said: dict[str, Any] = {
         "home": str(home),
