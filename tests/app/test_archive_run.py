@@ -39,7 +39,7 @@ def test_at_every_commit_the_archive_is_as_long_as_the_positions(tmp_path: Path,
     """Asked in the moment behind a commit: a run that died there would never read those records again."""
     archive, commits = tmp_path / form, []
     stream = archived(small_stream(), tmp_path / "stream")
-    settings = small_settings(tmp_path / "home", stream, **{"archive": str(archive)})
+    settings = small_settings(tmp_path / "home", stream, archive=str(archive))
 
     def look(step: str) -> None:
         if step == "before-acknowledge":
