@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from posterior.blob import Blob
+from posterior.bora import Bora
 from posterior.family import Family, Part
 from posterior.gaussian_lowrank import GaussianLowRank
 from posterior.point import Point
 
 FAMILIES: Final[Mapping[str, Callable[..., Family[Any, Any]]]] = {
     "blob": Blob,
+    "bora": Bora,
     "gaussian_lowrank": GaussianLowRank,
     "point": Point,
 }

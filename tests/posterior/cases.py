@@ -9,19 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
 
 from posterior.blob import Blob
+from posterior.bora import Bora
 from posterior.family import ONE_TASK, Facts, Family, Slot, Tensors
 from posterior.gaussian import Diagonal
 from posterior.gaussian_lowrank import GaussianLowRank
+from posterior.hierarchy import Hierarchy, known_tasks, site
 from posterior.lowrank import LowRank
 from posterior.point import Point
 
 Design = Literal["any", "orthogonal", "none"]
+TASK: Final = "mails/è"  # the task of hierarchical cases: its name must not be taken apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,30 @@ def dense_lowrank(state: LowRank) -> Dense:
     return Dense(_vector(state.mean), torch.diag(torch.exp(-2 * _vector(state.log_sd))) + factor.T @ factor)
 
 
+def dense_hierarchy(state: Hierarchy) -> Dense:
+    """Return the first known task's weights, by writing Theta and all tasks out weight by weight."""
+    tasks = known_tasks(state) or [TASK]
+    arrows = {slot: _arrow(state, slot, tasks) for slot in state.mean}
+    variance = {k: torch.linalg.inv(a)[..., 1, 1] for k, (a, _) in arrows.items()}
+    mean = {k: torch.linalg.solve(a, b)[..., 1] for k, (a, b) in arrows.items()}
+    sd = {k: v.double().exp() for k, v in state.log_sd.items()}
+    centre = _vector({k: state.mean[k].double() + sd[k] * m for k, m in mean.items()})
+    return Dense(centre, torch.diag(1 / _vector({k: sd[k].square() * v for k, v in variance.items()})))
+
+
+def _arrow(state: Hierarchy, slot: str, tasks: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Return the joint precision (*shape, 1 + D, 1 + D) and shift of Theta and the tasks, whitened."""
+    shape, tau, size = state.mean[slot].shape, float(state.tau[slot]), 1 + len(tasks)
+    precision = torch.zeros(*shape, size, size, dtype=torch.float64)
+    pull = torch.zeros(*shape, size, dtype=torch.float64)
+    precision[..., 0, 0] = 1 + tau * len(tasks)
+    for d, task in enumerate(tasks, start=1):
+        precision[..., d, d] = tau + state.precision.get(site(task, slot), torch.zeros(shape)).double()
+        precision[..., 0, d] = precision[..., d, 0] = -tau
+        pull[..., d] = state.shift.get(site(task, slot), torch.zeros(shape)).double()
+    return precision, pull
+
+
 def exact_posterior(prior: Dense, x: Tensor, y: Tensor) -> Dense:
     """Return the analytic posterior of y = x w + noise of deviation 1."""
     precision = prior.precision + x.T @ x
@@ -172,6 +199,7 @@ CASES: dict[str, Case] = {
         exact="orthogonal",
         charged=dense_anchored,
     ),
+    "bora": Case(family=Bora(), dense=dense_hierarchy, best=best_diagonal, exact="orthogonal", tasks=(TASK,)),
     "gaussian_lowrank": Case(
         family=GaussianLowRank(rank=8), dense=dense_lowrank, best=exact_posterior, exact="any"
     ),
