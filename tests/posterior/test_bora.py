@@ -171,8 +171,8 @@ def test_a_task_seen_again_counts_its_first_evidence_once_also_after_tau_changed
     require_joint(learn(state, again), oracle("abc", first, between, again, tau=tau), "abc")
 
 
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**20), size=st.sampled_from([1e-3, 0.1, 1.0]))
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("size", [1e-3, 0.1, 1.0])
 def test_kl_over_tasks_is_that_of_the_gaussian_over_all_of_them(seed: int, size: float) -> None:
     """Against torch's own, weight by weight; the tasks' covariance comes through Theta."""
     state = learn(start(), evidence(seed, *NAMES[1:]))
@@ -265,8 +265,7 @@ def test_a_new_class_gets_a_row_of_theta_and_of_every_task() -> None:
     assert torch.equal(grown[:, 2:], new[:, 2:].expand(3, -1, -1))
 
 
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**20))
+@pytest.mark.parametrize("seed", range(10))
 def test_evidence_is_never_negative(seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     state = learn(start(), evidence(1, "a", "b"))
@@ -300,9 +299,16 @@ def test_tau_does_not_move_without_evidence() -> None:
     """Expecting |x_d - Theta|^2 as if the two were independent would let it fall here."""
     nothing = torch.zeros(5, 400, dtype=torch.float64)
     assert learned_tau(nothing, nothing, 0.3, guess=4.0, weights=20.0) == pytest.approx(4.0)
-    few = [torch.cat([part[:, :20], nothing[:5]], dim=1) for part in spread_out(1.0, 100.0, tasks=5)]
-    alone = learned_tau(*(part[:, :20] for part in few), 4.0, guess=4.0, weights=20.0)
-    assert learned_tau(*few, 4.0, guess=4.0, weights=20.0) == pytest.approx(alone, rel=1e-4)
+    precision, shift = (part[:, :20] for part in spread_out(1.0, 100.0, tasks=5))
+    alone = learned_tau(precision, shift, 4.0, guess=4.0, weights=20.0)
+    padded = learned_tau(
+        torch.cat([precision, nothing], dim=1),
+        torch.cat([shift, nothing], dim=1),
+        4.0,
+        guess=4.0,
+        weights=20.0,
+    )
+    assert padded == pytest.approx(alone, rel=1e-4)
 
 
 @pytest.mark.parametrize("apart", [0.3, 2.0])
