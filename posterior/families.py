@@ -9,12 +9,14 @@ from posterior.blob import Blob
 from posterior.bora import Bora
 from posterior.family import Family, Part
 from posterior.gaussian_lowrank import GaussianLowRank
+from posterior.monteclora import MonteClora
 from posterior.point import Point
 
 FAMILIES: Final[Mapping[str, Callable[..., Family[Any, Any]]]] = {
     "blob": Blob,
     "bora": Bora,
     "gaussian_lowrank": GaussianLowRank,
+    "monteclora": MonteClora,
     "point": Point,
 }
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
+from torch.distributions import Dirichlet, Distribution, Wishart
 
 from posterior.blob import Blob
 from posterior.bora import Bora
@@ -21,6 +22,7 @@ from posterior.gaussian import Diagonal
 from posterior.gaussian_lowrank import GaussianLowRank
 from posterior.hierarchy import Hierarchy, known_tasks, site
 from posterior.lowrank import LowRank
+from posterior.monteclora import Drawn, MonteClora
 from posterior.point import Point
 
 Design = Literal["any", "orthogonal", "none"]
@@ -42,7 +44,8 @@ class Case:
     `dense` turns a settled state into an explicit Gaussian over its slots in the given order. `best` is
     the family's own optimum for a linear-Gaussian window: (prior, design X / noise, y / noise) -> Dense.
     `exact` names the designs for which two windows in turn reach the posterior of both. `charged` is the
-    Gaussian whose divergence `kl` is, where more is charged for than is drawn.
+    Gaussian whose divergence `kl` is, where that is not what is drawn. `beside` gives what else the belief
+    is about, in a fixed order and independent of the Gaussian: it is charged for and forgotten too.
     """
 
     family: Family[Any, Any]
@@ -51,6 +54,7 @@ class Case:
     exact: Design
     tasks: tuple[str, ...] = (ONE_TASK,)
     charged: Callable[[Any], Dense] | None = None
+    beside: Callable[[Any], Sequence[Distribution]] = lambda _: ()
 
     def believed(self, state: Any) -> Dense:
         """Return the Gaussian that is charged for and forgotten."""
@@ -148,6 +152,32 @@ def _arrow(state: Hierarchy, slot: str, tasks: Sequence[str]) -> tuple[Tensor, T
     return precision, pull
 
 
+def dense_drawn(state: Drawn) -> Dense:
+    """Return the first two moments of what MonteCLoRA draws: Var mu + E|pi|^2 nu V."""
+    variance = {k: torch.exp(2 * s.double()) for k, s in state.log_sd.items()}
+    for k, root in state.log_root.items():
+        alpha, scale = state.log_alpha[k].double().exp(), torch.exp(2 * root.double())
+        total = alpha.sum()
+        norm = (alpha.square().sum() + total) / (total * (total + 1))
+        variance[k] = variance[k] + norm * state.nu[k].double() * scale[:, None]
+    return Dense(_vector(state.mean), torch.diag(1 / _vector(variance)))
+
+
+def dense_centres(state: Drawn) -> Dense:
+    """Return MonteCLoRA's belief about the means alone."""
+    return Dense(_vector(state.mean), torch.diag(torch.exp(-2 * _vector(state.log_sd))))
+
+
+def beside_drawn(state: Drawn) -> list[Distribution]:
+    """Return MonteCLoRA's beliefs about covariances and weights."""
+    out: list[Distribution] = []
+    for k, root in state.log_root.items():
+        scale = torch.diag(torch.exp(2 * root.double()))
+        out.append(Wishart(state.nu[k].double(), covariance_matrix=scale))
+        out.append(Dirichlet(state.log_alpha[k].double().exp()))
+    return out
+
+
 def exact_posterior(prior: Dense, x: Tensor, y: Tensor) -> Dense:
     """Return the analytic posterior of y = x w + noise of deviation 1."""
     precision = prior.precision + x.T @ x
@@ -179,6 +209,42 @@ def log_ratio(q: Dense, p: Dense, n: int, seed: int) -> Tensor:
     return _log_density(q, x) - _log_density(p, x)
 
 
+def log_ratio_beside(q: Sequence[Distribution], p: Sequence[Distribution], n: int, seed: int) -> Tensor:
+    """Return the same, (n,), for what is believed beside the Gaussian, from torch's own distributions."""
+    total = torch.zeros(n, dtype=torch.float64)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for ours, theirs in zip(q, p, strict=True):
+            x = _sampled(ours, n)
+            total = total + _log_prob(ours, x) - _log_prob(theirs, x)
+    return total
+
+
+def _log_prob(d: Distribution, x: Tensor) -> Tensor:
+    untyped: Any = d.log_prob
+    density: Tensor = untyped(x)
+    return density
+
+
+def _sampled(d: Distribution, n: int) -> Tensor:
+    if not isinstance(d, Wishart):
+        return d.sample((n,))
+    rows = torch.randn(n, int(d.df), d.event_shape[0], dtype=torch.float64) @ d.scale_tril.T
+    return rows.transpose(1, 2) @ rows  # torch's own sampler warns of singular draws that are not
+
+
+def naturals(beside: Sequence[Distribution]) -> Tensor:
+    """Return their natural parameters as one vector, up to constants that a mixture keeps."""
+    return torch.cat([_naturals(d) for d in beside] or [torch.zeros(0).double()])
+
+
+def _naturals(d: Distribution) -> Tensor:
+    if isinstance(d, Wishart):
+        return torch.cat([d.precision_matrix.flatten(), d.df.reshape(1)])
+    assert isinstance(d, Dirichlet)
+    return d.concentration
+
+
 def _log_density(g: Dense, x: Tensor) -> Tensor:
     apart = x - g.mean
     half = torch.linalg.slogdet(g.precision).logabsdet / 2
@@ -202,6 +268,14 @@ CASES: dict[str, Case] = {
     "bora": Case(family=Bora(), dense=dense_hierarchy, best=best_diagonal, exact="orthogonal", tasks=(TASK,)),
     "gaussian_lowrank": Case(
         family=GaussianLowRank(rank=8), dense=dense_lowrank, best=exact_posterior, exact="any"
+    ),
+    "monteclora": Case(
+        family=MonteClora(),
+        dense=dense_drawn,
+        best=best_diagonal,
+        exact="orthogonal",
+        charged=dense_centres,
+        beside=beside_drawn,
     ),
     "point": Case(family=Point(scale=0.3), dense=dense_point, best=best_point, exact="none"),
 }
