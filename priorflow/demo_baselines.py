@@ -10,7 +10,7 @@ from posterior.family import Tensors
 from priorflow.scores import Prediction, best_guess, spread
 from stream.intake import labels_after
 from stream.plan import Forecast, Member, window_seed
-from trainers.loop import Rules
+from trainers.loop import Rules, tasks_of
 from trainers.window import FamilySpec, Order, Updater
 
 Windows = Mapping[int, Sequence[Member]]  # by Snapshot.index
@@ -84,12 +84,15 @@ def sequential(
     matrix, outcomes = [], []
     for done, index in enumerate(indices, start=1):
         arrived = [m for _, m in everyone if m.arrived < index and m.event_id not in forecasts]
+        learned = (*windows[index], *rehearsed(index))
         asked = replace(
             _order(rules, rules.family, index - 1, parent, labels),
             learn=rules.learn,
             labels=labels_after(labels, windows[index]),
             arrivals=tuple(m.text for m in arrived),
-            members=tuple((m.text, m.label) for m in (*windows[index], *rehearsed(index))),
+            members=tuple((m.text, m.label) for m in learned),
+            arrival_tasks=tasks_of(arrived),
+            member_tasks=tasks_of(learned),
         )
         outcome = updater.carry_out(asked)
         rows = zip(arrived, outcome.forecasts, strict=bool(outcome.forecasts))
@@ -130,8 +133,9 @@ def remembered(
 ) -> tuple[float | None, ...]:
     """Return the accuracy on a spread sample of each window."""
     samples = [spread(window, sample) for window in windows]
-    texts = tuple(m.text for sample in samples for m in sample)
-    rows = iter(updater.carry_out(replace(asked, arrivals=texts)).forecasts)
+    shown = [m for sample in samples for m in sample]
+    texts = tuple(m.text for m in shown)
+    rows = iter(updater.carry_out(replace(asked, arrivals=texts, arrival_tasks=tasks_of(shown))).forecasts)
     return tuple(_share(sample, asked.labels_before, rows) for sample in samples)
 
 

@@ -15,7 +15,7 @@ from posterior.snapshot import Blobs, Decision, Ledger, Snapshot
 from posterior.tensors import from_bytes
 from priorflow.scores import Prediction, Score, score, spread
 from stream.plan import Member
-from trainers.loop import Rules
+from trainers.loop import Rules, tasks_of
 from trainers.promote import Evidence, GateRules, Showing, as_evidence, judge
 from trainers.window import Order, Updater
 
@@ -99,6 +99,7 @@ class Gatekeeper:
                 labels=labels,
                 arrivals=tuple(m.text for m in seen),
                 members=(),
+                arrival_tasks=tasks_of(seen),
             )
         )
         rows = zip(seen, outcome.forecasts, strict=True)

@@ -28,7 +28,7 @@ from posterior.tensors import from_bytes, to_bytes
 from stream.breaker import TooMuchBad
 from stream.drift import Alarms, DriftWatch
 from stream.intake import Intake, IntakeRules, labels_after
-from stream.plan import Closing, Member, Plan, Reach, Setaside, sha256_json, window_seed
+from stream.plan import Arrival, Closing, Member, Plan, Reach, Setaside, sha256_json, window_seed
 from stream.record import RawRecord, Record
 from stream.source import Floor, Partition, Source
 from trainers.window import FamilySpec, LearnSpec, Order, Outcome, Updater
@@ -340,9 +340,14 @@ def _order(
         labels=labels,
         arrivals=() if closing is None else tuple(a.text for a in closing.arrivals),
         members=() if closing is None else tuple((m.text, m.label) for m in closing.members),
-        arrival_tasks=() if closing is None else tuple(a.task or ONE_TASK for a in closing.arrivals),
-        member_tasks=() if closing is None else tuple(m.task or ONE_TASK for m in closing.members),
+        arrival_tasks=() if closing is None else tasks_of(closing.arrivals),
+        member_tasks=() if closing is None else tasks_of(closing.members),
     )
+
+
+def tasks_of(examples: Sequence[Arrival | Member]) -> tuple[str, ...]:
+    """Return the task of each example; those that name none share one."""
+    return tuple(example.task or ONE_TASK for example in examples)
 
 
 def order_of(rules: Rules, head: Snapshot, parent: Tensors, closing: Closing) -> Order:
