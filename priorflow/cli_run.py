@@ -38,6 +38,10 @@ def run(
     archive: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Also keep every record read in this archive.")
     ] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The kind of belief; a chain keeps the one it began with."),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Ray Train workers; 0 learns in this process.")
     ] = None,
@@ -48,6 +52,7 @@ def run(
             "kafka.bootstrap": bootstrap,
             "source": source,
             "archive": None if archive is None else str(archive),
+            "family.name": family,
             "learn.workers": workers,
         }
     )

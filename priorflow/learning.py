@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from posterior.families import FAMILIES, PARTS, make_family
+from posterior.families import FAMILIES, PARTS, family_class, make_family
 from posterior.family import Part
 from priorflow.config import ConfigError, Settings
 from priorflow.nearest import nearest
@@ -47,9 +47,12 @@ def parts_of(settings: Settings) -> tuple[Part, ...]:
 def family_spec(settings: Settings) -> FamilySpec:
     """Return the family with all its options, defaults included, so that they are on record."""
     name = settings.family.name
-    if name not in FAMILIES:
-        msg = f"family.name: there is no {name!r}{_hint(name, sorted(FAMILIES))}"
-        raise ConfigError(msg)
+    try:
+        family_class(name)
+    except ValueError as unknown:
+        hint = "" if ":" in name else _hint(name, sorted(FAMILIES))
+        msg = f"family.name: {unknown if not hint else f'there is no {name!r}{hint}'}"
+        raise ConfigError(msg) from unknown
     said = dict(_checked_options(name, settings.family.options()))
     made = make_family(name, said)
     effective = asdict(made) if is_dataclass(made) and not isinstance(made, type) else said
@@ -158,7 +161,7 @@ def _plain(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def _checked_options(name: str, said: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    maker = FAMILIES[name]
+    maker = family_class(name)
     known = {f.name for f in fields(maker)} - {"name"} if isinstance(maker, type) else set()
     kinds = typing.get_type_hints(maker)
     for option, value in said.items():

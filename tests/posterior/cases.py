@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Dirichlet, Distribution, Wishart
 
+from examples.row_gaussian import RowGaussian, Rows
 from posterior.blob import Blob
 from posterior.bora import Bora
 from posterior.family import ONE_TASK, Facts, Family, Slot, Tensors
@@ -253,6 +254,19 @@ def _log_density(g: Dense, x: Tensor) -> Tensor:
     return density
 
 
+def dense_rows(state: Rows) -> Dense:
+    """Return Gaussian rows as a dense Gaussian."""
+    wide = {k: state.log_sd[k].unsqueeze(-1).expand_as(v) for k, v in state.mean.items()}
+    return dense_diagonal(Diagonal(state.mean, wide, {}, {}))
+
+
+def best_rows(prior: Dense, x: Tensor, y: Tensor) -> Dense:
+    """Return the optimum for one row: the exact mean, and the mean of the exact precision's diagonal."""
+    whole = exact_posterior(prior, x, y)
+    shared = torch.diagonal(whole.precision).mean()
+    return Dense(whole.mean, shared * torch.eye(len(whole.mean)).double())
+
+
 CASES: dict[str, Case] = {
     "blob": Case(family=Blob(), dense=dense_diagonal, best=best_diagonal, exact="orthogonal"),
     "blob, B frozen": Case(
@@ -277,6 +291,7 @@ CASES: dict[str, Case] = {
         charged=dense_centres,
         beside=beside_drawn,
     ),
+    "examples.row_gaussian": Case(family=RowGaussian(), dense=dense_rows, best=best_rows, exact="orthogonal"),
     "point": Case(family=Point(scale=0.3), dense=dense_point, best=best_point, exact="none"),
 }
 
