@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, final
+from dataclasses import dataclass, replace
+from typing import final
 
 import torch
 from torch import Tensor
@@ -29,8 +29,6 @@ from posterior import gaussian, lowrank
 from posterior.family import Draw, Facts, Slot, Tensors, state_of
 from posterior.gaussian import Scales
 from posterior.lowrank import Joint, LowRank, joint
-
-LOW: Final = "~low"  # the name of the noise of the low-rank part; no slot is called so
 
 
 @final
@@ -90,17 +88,16 @@ class GaussianLowRank:
         """Return the belief with mean m + D^-1/2 u and the spread of `shape`."""
         before, spread = prior.state, shape.state
         mean = {k: m + torch.exp(before.log_sd[k]) * coordinates[f"mean/{k}"] for k, m in before.mean.items()}
-        return Joint(LowRank(mean, spread.log_sd, spread.factor), shape.whitened, shape.core)
+        return replace(shape, state=LowRank(mean, spread.log_sd, spread.factor))
 
     def noise(self, state: Joint) -> Mapping[str, tuple[int, ...]]:
-        """Return one standard normal per weight and one per direction of the factor."""
-        mean = state.state.mean
-        return {k: tuple(mean[k].shape) for k in state.names} | {LOW: (state.whitened.shape[0],)}
+        """Return one standard normal per weight."""
+        return {k: tuple(state.state.mean[k].shape) for k in state.names}
 
     def sample(self, state: Joint, noise: Tensors, tasks: Sequence[str]) -> Draw:
         """Return one set of correlated weights per row of noise."""
         del tasks
-        return lowrank.sample(state, noise, noise[LOW])
+        return lowrank.sample(state, noise)
 
     def mean(self, state: Joint, tasks: Sequence[str]) -> Draw:
         """Return the mean weights."""

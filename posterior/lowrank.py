@@ -4,7 +4,7 @@ All slots are one vector of P weights, so that what moves together is charged to
 done in D-whitened coordinates, y = D^1/2 (x - m) with H = G D^-1/2, where the precision is I + H'H and
 costs O(k P), never O(P^2):
 
-    sample   y = (I + H'H)^-1 (e1 + H' e2)                        covariance exactly (I + H'H)^-1
+    sample   y = e - H' A H e,  A = f(H H'),  f(s) = (1 - (1+s)^-1/2) / s   = (I + H'H)^-1/2 e
     solve    (I + H'H)^-1 v = v - H' C^-1 H v,  C = I + H H'       Woodbury
     log det  log|D| + log|C|                                       determinant lemma
 """
@@ -45,11 +45,17 @@ def unflat(vector: Tensor, like: Tensors, names: Sequence[str]) -> dict[str, Ten
 
 @dataclass(frozen=True)
 class Joint:
-    """A `LowRank` made ready to work with: whitened factor H (k, P) and Cholesky factor of C (k, k)."""
+    """A `LowRank` made ready to work with.
+
+    `whitened` H (k, P) and `core`, the Cholesky factor of C (k, k), are float64; `low` H and `gain` A H
+    are what a draw multiplies by, in the dtype of the weights.
+    """
 
     state: LowRank
     whitened: Tensor
     core: Tensor
+    low: Tensor
+    gain: Tensor
 
     @property
     def names(self) -> list[str]:
@@ -61,8 +67,13 @@ def joint(state: LowRank) -> Joint:
     """Whiten the factor and factorise its core, once per belief."""
     names = sorted(state.mean)
     whitened = flat(state.factor, names, lead=1) * flat(state.log_sd, names).exp()
-    eye = torch.eye(whitened.shape[0], dtype=torch.float64)
-    return Joint(state, whitened, torch.linalg.cholesky(eye + whitened @ whitened.T))
+    gram = whitened @ whitened.T
+    core = torch.linalg.cholesky(torch.eye(len(gram), dtype=torch.float64) + gram)
+    values, vectors = torch.linalg.eigh(gram)
+    root = (1 + values.clamp_min(0.0)).sqrt()
+    gain = (vectors / (root * (1 + root))) @ (vectors.T @ whitened)
+    dtype = state.mean[names[0]].dtype
+    return Joint(state, whitened, core, whitened.to(dtype), gain.to(dtype))
 
 
 def solve(belief: Joint, vector: Tensor) -> Tensor:
@@ -72,13 +83,16 @@ def solve(belief: Joint, vector: Tensor) -> Tensor:
     return vector - (inner.mT @ h if vector.ndim > 1 else inner[:, 0] @ h)
 
 
-def sample(belief: Joint, diagonal: Mapping[str, Tensor], low: Tensor) -> dict[str, Tensor]:
-    """Return m + D^-1/2 (I + H'H)^-1 (e1 + H' e2), one row per row of noise, differentiable in the mean."""
+def sample(belief: Joint, noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return m + D^-1/2 (I + H'H)^-1/2 e, one row per row of noise, differentiable in the mean.
+
+    The symmetric root needs no noise beyond one normal per weight, so a grown head leaves the draws of
+    everything else as they were.
+    """
     state, names = belief.state, belief.names
-    noise = flat(diagonal, names, lead=1) + low.double() @ belief.whitened
-    moved = solve(belief, noise) * flat(state.log_sd, names).exp()
-    deviations = unflat(moved, state.mean, names)
-    return {k: state.mean[k] + deviations[k] for k in names}
+    e = torch.cat([noise[k].flatten(1) for k in names], dim=1)
+    deviations = unflat(e - (e @ belief.low.T) @ belief.gain, state.mean, names)
+    return {k: state.mean[k] + torch.exp(state.log_sd[k]) * deviations[k] for k in names}
 
 
 def quadratic(state: LowRank, prior: Joint) -> Tensor:

@@ -11,9 +11,9 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,9 +23,8 @@ from rich.console import Console as RichConsole
 from connectors.blobs import open_blobs
 from connectors.ledger import SqlLedger, open_ledger
 from connectors.mails import fetch_mails, load_mails
-from posterior.family import Tensors
-from posterior.snapshot import Blobs, Chain, Snapshot
-from posterior.tensors import from_bytes, to_bytes
+from posterior.snapshot import Blobs, Snapshot
+from posterior.tensors import from_bytes
 from priorflow import config
 from priorflow.baseline_river import NAME as BAG
 from priorflow.baseline_river import bag_of_words
@@ -33,11 +32,11 @@ from priorflow.cluster import client, start_broker
 from priorflow.config import Settings
 from priorflow.console import Console
 from priorflow.demo_baselines import LORA, Windows, our_matrix, sequential_lora
+from priorflow.demo_gate import plant
 from priorflow.demo_stream import produce
 from priorflow.opening import MLFLOW
-from priorflow.promotion import Gatekeeper
 from priorflow.report import write_report
-from priorflow.run import chain_of, circumstance, execute, open_updater, rules_of, runtime
+from priorflow.run import chain_of, execute, open_updater, rules_of, runtime
 from priorflow.scores import (
     Matrix,
     Prediction,
@@ -48,17 +47,15 @@ from priorflow.scores import (
     reliability_bins,
 )
 from priorflow.story import MethodRow, Story, summary_json
-from priorflow.story_ledger import reasons, verdicts, window_rows
+from priorflow.story_ledger import verdicts, window_rows
 from priorflow.story_table import method_table, window_table
 from stream.plan import Member
 from stream.record import Position
 from trainers.loop import Rules
-from trainers.promote import GateRules
 from trainers.window import Updater
 
 OURS: Final = "priorflow"
 CHAIN: Final = "demo"
-PLANTED: Final = "demo-planted"
 LORA_LR: Final = 0.1
 WINDOWS: Final = 8
 
@@ -105,7 +102,7 @@ def main(settings: Settings, console: Console) -> Story:
         history = ledger.history(CHAIN)
         windows = members.load([s.index for s in history if s.kind == "learned"])
         rules = rules_of(chosen, chain_of(chosen))
-        _plant(chosen, ledger, blobs, updater, rules, windows, console)
+        plant(chosen, ledger, blobs, updater, rules, windows, console)
         compared = _compare(folder, updater, rules, history, blobs, windows, console)
         verified = _verify(folder, history, console)
         story = _story(chosen, ledger, history, windows, compared, verified, time.monotonic() - begun)
@@ -177,66 +174,6 @@ class _Members:
 def _member(values: dict[str, Any]) -> Member:
     places = {name: Position(**values[name]) for name in ("event", "label_at")}
     return Member(**{**values, **places})
-
-
-def _plant(
-    settings: Settings,
-    ledger: SqlLedger,
-    blobs: Blobs,
-    updater: Updater,
-    rules: Rules,
-    windows: Windows,
-    console: Console,
-) -> None:
-    """Hand the gate a candidate that confuses the queues; it has to refuse it."""
-    if ledger.chain(PLANTED) is not None or not windows:
-        return
-    head = next(s for s in reversed(ledger.history(CHAIN)) if s.kind == "learned")
-    with _planted(ledger, blobs, head) as bad:
-        last = windows[max(windows)]
-        gate = Gatekeeper(
-            ledger=ledger,
-            blobs=blobs,
-            updater=updater,
-            rules=rules,
-            gate=GateRules(**settings.gate.model_dump(exclude={"enabled"})),
-            pi_new=settings.learn.pi_new,
-        )
-        decision = gate.decide(
-            bad, last, gate.showing(bad, last), at_ms=time.time_ns() // 1_000_000, actor="demo"
-        )
-    console.say(
-        f"a planted candidate that confuses the queues was {decision.action}d: "
-        + "; ".join(reasons(decision)),
-        event=decision.action,
-        snapshot=bad.sha,
-    )
-
-
-@contextmanager
-def _planted(ledger: SqlLedger, blobs: Blobs, head: Snapshot) -> Iterator[Snapshot]:
-    """Commit a branch of the head whose class rows are moved on by one."""
-    tensors: Tensors = from_bytes(blobs.get(head.posterior))
-    rolled = {k: v.roll(1, dims=0) if k.endswith("/head") else v for k, v in tensors.items()}
-    known = ledger.chain(CHAIN)
-    assert known is not None
-    ledger.create(Chain(name=PLANTED, seed=known.seed, settings=known.settings, origin=head.sha))
-    bad = replace(
-        head,
-        chain=PLANTED,
-        seq=0,
-        kind="branch",
-        parent=head.sha,
-        plan=None,
-        posterior=blobs.put(to_bytes(rolled)),
-        spans_before=head.spans,
-    )
-    fence = ledger.acquire(PLANTED, owner="demo", ttl_s=30)
-    try:
-        ledger.commit(fence, bad, circumstance({}))
-        yield bad
-    finally:
-        ledger.release(fence)
 
 
 class _Compared:

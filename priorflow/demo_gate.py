@@ -1,0 +1,86 @@
+"""The demo's bad candidate: a head whose class rows are moved on by one, which the gate has to refuse."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final
+
+from connectors.ledger import SqlLedger
+from posterior.family import Tensors
+from posterior.snapshot import Blobs, Chain, Snapshot
+from posterior.tensors import from_bytes, to_bytes
+from priorflow.config import Settings
+from priorflow.console import Console
+from priorflow.demo_baselines import Windows
+from priorflow.promotion import Gatekeeper
+from priorflow.run import circumstance
+from priorflow.story_ledger import reasons
+from trainers.loop import Rules
+from trainers.promote import GateRules
+from trainers.window import Updater
+
+PLANTED: Final = "demo-planted"
+
+
+def plant(
+    settings: Settings,
+    ledger: SqlLedger,
+    blobs: Blobs,
+    updater: Updater,
+    rules: Rules,
+    windows: Windows,
+    console: Console,
+) -> None:
+    """Hand the gate a candidate that confuses the queues; it has to refuse it."""
+    chain = settings.chain.name
+    if ledger.chain(PLANTED) is not None or not windows:
+        return
+    head = next(s for s in reversed(ledger.history(chain)) if s.kind == "learned")
+    with _planted(ledger, blobs, head) as bad:
+        last = windows[max(windows)]
+        gate = Gatekeeper(
+            ledger=ledger,
+            blobs=blobs,
+            updater=updater,
+            rules=rules,
+            gate=GateRules(**settings.gate.model_dump(exclude={"enabled"})),
+            pi_new=settings.learn.pi_new,
+        )
+        decision = gate.decide(
+            bad, last, gate.showing(bad, last), at_ms=time.time_ns() // 1_000_000, actor="demo"
+        )
+    console.say(
+        f"a planted candidate that confuses the queues was {decision.action}d: "
+        + "; ".join(reasons(decision)),
+        event=decision.action,
+        snapshot=bad.sha,
+    )
+
+
+@contextmanager
+def _planted(ledger: SqlLedger, blobs: Blobs, head: Snapshot) -> Iterator[Snapshot]:
+    """Commit a branch of the head whose class rows are moved on by one."""
+    tensors: Tensors = from_bytes(blobs.get(head.posterior))
+    rolled = {k: v.roll(1, dims=0) if k == "mean/head" else v for k, v in tensors.items()}
+    known = ledger.chain(head.chain)
+    assert known is not None
+    ledger.create(Chain(name=PLANTED, seed=known.seed, settings=known.settings, origin=head.sha))
+    bad = replace(
+        head,
+        chain=PLANTED,
+        seq=0,
+        kind="branch",
+        parent=head.sha,
+        plan=None,
+        posterior=blobs.put(to_bytes(rolled)),
+        spans_before=head.spans,
+    )
+    fence = ledger.acquire(PLANTED, owner="demo", ttl_s=30)
+    try:
+        ledger.commit(fence, bad, circumstance({}))
+        yield bad
+    finally:
+        ledger.release(fence)
