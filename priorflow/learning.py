@@ -69,6 +69,7 @@ def learn_spec(settings: Settings) -> LearnSpec:
             lr=learn.lr,
             warmup=learn.warmup,
             temperature=learn.temperature,
+            kl_schedule=learn.kl_schedule,
             draws=learn.train_draws,
         ),
         draws=learn.draws,
@@ -94,7 +95,7 @@ def learning_settings(settings: Settings) -> dict[str, Any]:
             "warm_start": None if warm is None else folder_sha256(warm, _WARM_FILES),
         },
         "family": {"name": family.name, "options": dict(family.options)},
-        "learn": _plain(settings.learn.model_dump(exclude={"workers", "world", "threads"})),
+        "learn": _learn_settings(settings),
     }
 
 
@@ -143,6 +144,12 @@ def _model_settings(settings: Settings) -> dict[str, Any]:
         del chosen[name]
     chosen |= {} if parts == ("lora",) else {"parts": list(parts)}
     return chosen | ({} if model.dtype == "float32" else {"dtype": model.dtype})
+
+
+def _learn_settings(settings: Settings) -> dict[str, Any]:
+    """Return what decides the belief; a KL charged evenly goes unsaid, as before there was a choice."""
+    even = {"kl_schedule"} if settings.learn.kl_schedule == "constant" else set()
+    return _plain(settings.learn.model_dump(exclude={"workers", "world", "threads"} | even))
 
 
 def _record_settings(settings: Settings) -> dict[str, Any]:

@@ -140,6 +140,8 @@ class LearnSettings(Section):
     """Examples of the incoming window on which candidates are scored."""
     temperature: float = Field(default=1.0, gt=0)
     """Weight of the KL term; 1 is Bayes."""
+    kl_schedule: Literal["constant", "cyclic"] = "constant"
+    """How the KL term is spread over an epoch's steps; `cyclic` doubles at each, the sum is the same."""
     pi_new: float = Field(default=0.01, gt=0, lt=1)
     """Probability kept for classes nobody has seen yet; the same for every method."""
     workers: int = Field(default=0, ge=0)

@@ -44,6 +44,7 @@ def learning(**overrides: object) -> dict[str, object]:
         {"family__b": "frozen"},
         {"learn__lr": 0.1},
         {"learn__draws": 3},
+        {"learn__kl_schedule": "cyclic"},
         {"learn__pi_new": 0.02},
         {"learn__beta": 1.0},
     ],
