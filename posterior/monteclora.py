@@ -65,7 +65,7 @@ class Drawn:
 class MonteClora:
     """The family; scales are prior standard deviations of one weight, `sd_draws` that of sum pi_k X_k.
 
-    `draws` is K, `alpha` the prior of each weight, `spare` what nu has beyond the rank (at least 2).
+    `components` is K, `dirichlet` the base's alpha for each weight, `spare` what nu has beyond the rank.
     """
 
     sd_down: float = 0.02
@@ -73,8 +73,8 @@ class MonteClora:
     sd_head: float = 0.1
     sd_prefix: float = 0.1
     sd_draws: float = 0.01
-    draws: int = 4
-    alpha: float = 1.0
+    components: int = 4
+    dirichlet: float = 1.0
     spare: float = 2.0
     name: str = "monteclora"
 
@@ -97,7 +97,7 @@ class MonteClora:
         """Return p_0: A around random directions, B and head around 0, draws of deviation `sd_draws`."""
         scales = Scales(down=self.sd_down, up=self.sd_up, prefix=self.sd_prefix, head=self.sd_head)
         drawn = [s for s in slots if s.role in _DRAWN]
-        norm = (self.alpha + 1) / (self.draws * self.alpha + 1)  # E |pi|^2 of a symmetric Dirichlet
+        norm = (self.dirichlet + 1) / (self.components * self.dirichlet + 1)  # E |pi|^2
         nu = {s.name: s.shape[0] + self.spare for s in drawn}
         root = {k: math.log(self.sd_draws / math.sqrt(n * norm)) for k, n in nu.items()}
         return Drawn(
@@ -105,7 +105,7 @@ class MonteClora:
             log_sd={s.name: torch.full(s.shape, math.log(scales.of(s))) for s in slots},
             log_root={s.name: torch.full((s.shape[0],), root[s.name]) for s in drawn},
             nu={k: torch.tensor(n) for k, n in nu.items()},
-            log_alpha={s.name: torch.full((self.draws,), math.log(self.alpha)) for s in drawn},
+            log_alpha={s.name: torch.full((self.components,), math.log(self.dirichlet)) for s in drawn},
         )
 
     def grow(self, state: Drawn, base: Drawn) -> Drawn:

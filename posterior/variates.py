@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.special import gammainc, gammaincc, log_ndtr
 
-_ROUNDS = 8  # Newton's; from the start below it is at rounding error after six
+_ROUNDS = 5  # Newton's; 1e-11 off for a shape of .05, at rounding error from .2 on
 _CUBE = 0.2  # where the Wilson-Hilferty cube root falls below this, the power law at 0 starts better
 _STEP = 1e-4  # of the derivative in the shape, in units of the scale on which the tail changes
 
@@ -31,6 +31,8 @@ def log_gamma_variate(normal: Tensor, shape: Tensor) -> Tensor:
     for _ in range(_ROUNDS):
         tail, slope = _log_tail(u, held, z < 0), _slope(u, held, z < 0)
         u = u - (tail - log_ndtr(-z.abs())) / slope
+    if not a.requires_grad:
+        return u
     # The value of u with the gradient of the quantile: exact to first order, which is what is asked.
     quantile: Tensor = u + (a - held) * _in_shape(u, held, z < 0)
     return quantile

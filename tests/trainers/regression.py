@@ -15,10 +15,11 @@ from posterior.family import Draw
 @final
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """Weights are the one row of the slot `head`, shape (1, D); no bias. X (N, D), y (N,)."""
+    """Weights are the D entries of one slot, row after row; no bias. X (N, D), y (N,)."""
 
     x: Tensor
     y: Tensor
+    slot: str = "head"
 
     @property
     def outputs(self) -> int:
@@ -26,7 +27,7 @@ class Regression:
         return 1
 
     def _fitted(self, positions: Sequence[int], draw: Draw) -> Tensor:
-        return (self.x[list(positions)].unsqueeze(1) @ draw["head"].transpose(1, 2)).flatten()
+        return (self.x[list(positions)].unsqueeze(1) @ draw[self.slot].flatten(1).unsqueeze(2)).flatten()
 
     def nll(self, positions: Sequence[int], draw: Draw) -> Tensor:
         """Return the summed nll up to its constant."""
