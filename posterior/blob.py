@@ -5,7 +5,8 @@ samples, over class rows that are Gaussian too. Against the paper:
 
 - The prior is an argument of the state's own type, not the number 0 with one scale: that is what lets
   yesterday's posterior be today's prior.
-- One draw per sequence, not flipout signs per token, which destroy the covariance across tokens.
+- One draw per sequence, not flipout signs per token, which destroy the covariance across tokens;
+  `flipout` has them back, for comparison only.
 - KL in its stable form and weighted by 1/N_t; no second optimiser whose step size sets the balance.
 - B. A prior over A means something only together with the B it was learned beside. So B is either
   Gaussian too (`b="gaussian"`); or frozen for good after a warm-up (`b="frozen"`): it moves, without a
@@ -29,9 +30,11 @@ from torch import Tensor
 
 from posterior import gaussian
 from posterior.family import Draw, Facts, Slot, Tensors, state_of
+from posterior.flipout import MEAN, SIGNS
 from posterior.gaussian import Diagonal, Scales
 
 _UP = ("up", "adapter_up")
+_DOWN = ".A"  # how the name of a LoRA's or an adapter's first matrix ends
 _FROZEN = "b_frozen"
 _TWO_CLASSES = 2
 _RANK_TOLERANCE = 1e-3  # smallest over largest singular value of B below which a column is no direction
@@ -47,6 +50,7 @@ class Blob:
     sd_head: float = 0.1
     sd_prefix: float = 0.1
     b: Literal["frozen", "anchored", "gaussian"] = "gaussian"
+    flipout: bool = False
     name: str = "blob"
 
     @property
@@ -87,7 +91,7 @@ class Blob:
             return replace(prior, point=_between(state.point, base.point, beta=beta))
         if not self._warming(state):
             return prior
-        down = [k for k in state.mean if k.removesuffix(".A") + ".B" in state.point]
+        down = [k for k in state.mean if k.removesuffix(_DOWN) + ".B" in state.point]
         return replace(
             prior,
             mean=dict(prior.mean) | {k: base.mean[k] for k in down},
@@ -113,13 +117,17 @@ class Blob:
         return gaussian.place(prior, coordinates, point_scale=self.sd_up)
 
     def noise(self, state: Diagonal) -> Mapping[str, tuple[int, ...]]:
-        """Return one standard normal per random weight."""
-        return gaussian.noise(state)
+        """Return one standard normal per random weight, and one that flipout's signs are keyed by."""
+        return dict(gaussian.noise(state)) | ({SIGNS: (1,)} if self.flipout else {})
 
     def sample(self, state: Diagonal, noise: Tensors, tasks: Sequence[str]) -> Draw:
         """Return one set of weights per sequence."""
         del tasks
-        return gaussian.sample(state, noise)
+        draw = gaussian.sample(state, noise)
+        if not self.flipout:
+            return draw
+        means = {MEAN + k: m.unsqueeze(0) for k, m in state.mean.items() if k.endswith(_DOWN)}
+        return dict(draw) | means | {SIGNS: noise[SIGNS]}
 
     def mean(self, state: Diagonal, tasks: Sequence[str]) -> Draw:
         """Return the mean weights."""

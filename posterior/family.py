@@ -36,7 +36,8 @@ Role = Literal["down", "up", "adapter_down", "adapter_up", "prefix_key", "prefix
 Part = Literal["lora", "adapter", "prefix"]  # the roles that come together: down and up, key and value
 Tensors = Mapping[str, Tensor]
 
-# A draw gives every slot a tensor (n, *slot.shape): n = 1 shared by the batch, or one per sequence.
+# A draw gives every slot a tensor (n, *slot.shape): n = 1 shared by the batch, or one per sequence. Names
+# that begin with ~ are no slots but notes to the sites (`posterior.flipout`).
 Draw = Tensors
 
 ONE_TASK: Final = ""  # the task of examples that name none

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol, final
 import torch
 from torch import Tensor, nn
 
+from posterior import flipout
 from posterior.family import Draw, Slot
 
 Modules = Callable[[str], nn.Module]  # a module by its name in the whole encoder
@@ -73,9 +74,9 @@ class Lora:
         """Add to the layer's output."""
 
         def add(_: nn.Module, args: Any, out: Tensor) -> Tensor:
-            a, b = (drawn()[slot.name] for slot in self.slots)
-            low: Tensor = args[0].to(a.dtype) @ a.transpose(1, 2)
-            return (out + self.scale * (low @ b.transpose(1, 2))).to(out.dtype)
+            draw, (down, up) = drawn(), self.slots
+            low = flipout.low(args[0], draw, down.name)
+            return (out + self.scale * (low @ draw[up.name].transpose(1, 2))).to(out.dtype)
 
         module(self.name).register_forward_hook(add)
 
@@ -107,9 +108,9 @@ class Adapter:
             entered[:] = [args[0]]
 
         def add(_: nn.Module, __: Any, out: Tensor) -> Tensor:
-            a, b = (drawn()[slot.name] for slot in self.slots)
-            low = torch.relu(entered.pop().to(a.dtype) @ a.transpose(1, 2))
-            return (out + self.scale * (low @ b.transpose(1, 2))).to(out.dtype)
+            draw, (down, up) = drawn(), self.slots
+            low = torch.relu(flipout.low(entered.pop(), draw, down.name))
+            return (out + self.scale * (low @ draw[up.name].transpose(1, 2))).to(out.dtype)
 
         module(self.name).register_forward_pre_hook(enter)
         module(self.leaves).register_forward_hook(add)

@@ -279,6 +279,9 @@ CASES: dict[str, Case] = {
         exact="orthogonal",
         charged=dense_anchored,
     ),
+    "blob, flipout": Case(
+        family=Blob(flipout=True), dense=dense_diagonal, best=best_diagonal, exact="orthogonal"
+    ),
     "bora": Case(family=Bora(), dense=dense_hierarchy, best=best_diagonal, exact="orthogonal", tasks=(TASK,)),
     "gaussian_lowrank": Case(
         family=GaussianLowRank(rank=8), dense=dense_lowrank, best=exact_posterior, exact="any"

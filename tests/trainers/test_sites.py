@@ -16,9 +16,12 @@ from transformers import LlamaConfig, LlamaModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from posterior.family import Draw, Slot
+from posterior.blob import Blob
+from posterior.family import ONE_TASK, Draw, Slot
+from posterior.flipout import SIGNS
 from tests.trainers.conftest import SPEC
 from trainers.model import HEAD, AdaptedModel, ModelSpec, _take_prefixes, encoder_folder
+from trainers.noise import key, normals
 from trainers.sites import Lora, NoSuchSite, prefixed
 
 TEXTS = ["the meeting of the users group is on thursday in the usual place at eight", "cheap", "a b"]
@@ -255,3 +258,18 @@ def test_a_site_computes_in_float32_and_rounds_the_sum_once(dtype: torch.dtype) 
     site.attach(lambda _: layer, lambda: draw)
     delta = 2.0 * ((x.float() @ draw["q.A"].transpose(1, 2)) @ draw["q.B"].transpose(1, 2))
     assert torch.equal(layer(x), (plain.float() + delta).to(dtype))
+
+
+def test_flipout_s_signs_are_each_text_s_own(hybrid: AdaptedModel) -> None:
+    """Neither its neighbours nor the padding that they need change what a text sees."""
+    family = Blob(flipout=True, sd_up=0.3)
+    state = family.base(hybrid.slots(2), seed=1, centres={})
+    keys = [key(1, i) for i in range(len(TEXTS))]
+    noise, hidden = normals(family.noise(state), keys), [hybrid.activate(t) for t in TEXTS]
+    whole = family.sample(state, noise, [ONE_TASK] * len(TEXTS))
+    together = hybrid.logits(hidden, whole)
+    for i, (text, one) in enumerate(zip(hidden, keys, strict=True)):
+        alone = family.sample(state, normals(family.noise(state), [one]), [ONE_TASK])
+        torch.testing.assert_close(hybrid.logits([text], alone)[0], together[i], atol=1e-4, rtol=1e-4)
+    plain = {k: v for k, v in whole.items() if k != SIGNS}
+    assert not torch.allclose(hybrid.logits(hidden, plain), together, atol=1e-3)
