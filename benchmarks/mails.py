@@ -306,13 +306,13 @@ def averaged(runs: Sequence[Run]) -> dict[str, Any]:
     return out
 
 
-def table(bench: Bench, grid: Sequence[float], seeds: int) -> dict[str, dict[str, Any]]:
+def table(bench: Bench, chosen: Sequence[Method], grid: Sequence[float], seeds: int) -> dict[str, Any]:
     """Return every method's measures, tuned first."""
     out = {BAG: averaged([bench.bag()])}
     for lr in grid:  # an interrupted run then has all methods at the first step size
-        for method in methods(bench.settings):
+        for method in chosen:
             bench.run(method, lr=lr, seed=1)
-    for method in methods(bench.settings):
+    for method in chosen:
         lr, gave = tuned(bench, method, grid)
         runs = [bench.run(method, lr=lr, seed=seed) for seed in range(1, seeds + 1)]
         out[method.name] = averaged(runs) | {"grid": gave}
@@ -320,18 +320,20 @@ def table(bench: Bench, grid: Sequence[float], seeds: int) -> dict[str, dict[str
 
 
 def claims(by: Mapping[str, Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
-    """Return what a belief is to show against sequential LoRA, each met or short."""
-    ours, lora, best = by[name], by[LORA], by[JOINT]
+    """Return what a belief is to show against sequential LoRA and joint training, each met or short."""
     asked = (
-        ("prequential NLL, at most sequential LoRA's", "prequential_nll", lora["prequential_nll"], "nats"),
-        ("prequential ECE, at most sequential LoRA's", "prequential_ece", lora["prequential_ece"], "share"),
-        ("forgetting, at most half of sequential LoRA's", "forgetting", lora["forgetting"] / 2, "share"),
-        ("final accuracy, at least sequential LoRA's", "final_accuracy", lora["final_accuracy"], "share"),
-        ("final accuracy, within a point of joint", "final_accuracy", best["final_accuracy"] - 0.01, "share"),
-        ("learning accuracy, within a point of sequential LoRA's", "learning_accuracy",
-         lora["learning_accuracy"] - 0.01, "share"),
-    )  # fmt: skip
-    return [_claim(f"{name}: {what}", ours, measure, target, unit) for what, measure, target, unit in asked]
+        ("prequential NLL, at most sequential LoRA's", "prequential_nll", LORA, 1.0, 0.0, "nats"),
+        ("prequential ECE, at most sequential LoRA's", "prequential_ece", LORA, 1.0, 0.0, "share"),
+        ("forgetting, at most half of sequential LoRA's", "forgetting", LORA, 0.5, 0.0, "share"),
+        ("final accuracy, at least sequential LoRA's", "final_accuracy", LORA, 1.0, 0.0, "share"),
+        ("learning accuracy, within .01 of sequential LoRA's", "learning_accuracy", LORA, 1.0, 0.01, "share"),
+        ("final accuracy, within .01 of joint training's", "final_accuracy", JOINT, 1.0, 0.01, "share"),
+    )
+    return [
+        _claim(f"{name}: {what}", by[name], measure, share * by[other][measure] - slack, unit)
+        for what, measure, other, share, slack, unit in asked
+        if name in by and other in by
+    ]
 
 
 def _claim(what: str, ours: Mapping[str, Any], name: str, target: float, unit: str) -> dict[str, Any]:
@@ -353,11 +355,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help=f"learn {QUICK} mails a window, one seed")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the tuned methods")
     parser.add_argument("--grid", type=float, nargs="+", default=GRID, help="step sizes to choose from")
+    parser.add_argument("--methods", nargs="+", help="only these, by name")
     parser.add_argument("--json", action="store_true", help="print the result; a full run is also written")
     parser.add_argument("--old-too", action="store_true", help="take runs of earlier code as they are kept")
     asked = parser.parse_args()
     bench, begun = Bench(quick=asked.quick, old_too=asked.old_too), time.monotonic()
-    by = table(bench, asked.grid, 1 if asked.quick else asked.seeds)
+    everything = methods(bench.settings)
+    chosen = [m for m in everything if asked.methods is None or m.name in asked.methods]
+    by = table(bench, chosen, asked.grid, 1 if asked.quick else asked.seeds)
     result = {
         "name": "mails",
         "date": datetime.now(UTC).date().isoformat(),
@@ -365,6 +370,7 @@ def main() -> None:
         "rows": [row for name in (BLOB, LOW_RANK) for row in claims(by, name)],
         "methods": by,
         "how": how(bench, asked.grid, quick=asked.quick),
+        "not_run": [m.name for m in everything if m not in chosen],
     }
     if not asked.quick:
         RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
