@@ -274,10 +274,9 @@ def _look(rules: Rules, members: Sequence[Member]) -> Order:
 
 
 def code_sha256() -> str:
-    """Hash what decides a run: the belief, the learner and this file."""
-    learner = [ROOT / "trainers" / f"{n}.py" for n in ("evaluate", "model", "noise", "update", "window")]
+    """Hash what decides a run: all code of the belief and of the learner."""
     digest = hashlib.sha256()
-    for path in sorted((ROOT / "posterior").glob("*.py")) + learner:
+    for path in (*sorted((ROOT / "posterior").glob("*.py")), *sorted((ROOT / "trainers").glob("*.py"))):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
