@@ -54,7 +54,11 @@ def family_spec(settings: Settings) -> FamilySpec:
         msg = f"family.name: {unknown if not hint else f'there is no {name!r}{hint}'}"
         raise ConfigError(msg) from unknown
     said = dict(_checked_options(name, settings.family.options()))
-    made = make_family(name, said)
+    try:
+        made = make_family(name, said)
+    except ValueError as wrong:
+        msg = f"family: {wrong}"
+        raise ConfigError(msg) from wrong
     effective = asdict(made) if is_dataclass(made) and not isinstance(made, type) else said
     return FamilySpec(name=name, options={k: v for k, v in effective.items() if k != "name"})
 

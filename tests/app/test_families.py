@@ -50,6 +50,12 @@ def test_a_family_of_the_user_s_own_takes_options_like_any_other(tmp_path: Path)
         family_spec(wrong)
 
 
+def test_options_that_make_no_belief_are_told(tmp_path: Path) -> None:
+    settings = small_settings(tmp_path, None, **{"family.name": "monteclora", "family.spare": 1.0})
+    with pytest.raises(ConfigError, match="family: spare must be at least 2"):
+        family_spec(settings)
+
+
 @pytest.mark.parametrize("name", ["examples.row_gaussian:Missing", "no.such.module:Family"])
 def test_a_family_that_cannot_be_imported_is_told(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"family.name: family '{name}' cannot be imported"):
