@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,14 @@ each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
 def learn(
-    case: Case, state: Any, window: Regression, *, seed: int, world: int = 1, schedule: Schedule
+    case: Case,
+    state: Any,
+    window: Regression,
+    *,
+    seed: int,
+    world: int = 1,
+    schedule: Schedule,
+    evidence: float | None = None,
 ) -> Any:
     prior = case.family.open(state, case.tasks)
     posterior, fit = update(
@@ -33,6 +41,7 @@ def learn(
         window=0,
         ranks=InProcess(world),
         tasks=[case.tasks[0]] * len(window.y),
+        evidence=evidence,
     )
     assert fit.kl >= 0.0
     return case.family.settle(state, prior, posterior, Facts(2, 0, case.tasks))
@@ -56,6 +65,17 @@ def test_the_update_reaches_the_family_s_own_optimum(case: Case) -> None:
     base = case.family.base(HEAD, seed=1, centres={})
     wanted = case.best(case.dense(base), window.x.double(), window.y.double())
     require_close(case.dense(learn(case, base, window, seed=1, schedule=THOROUGH)), wanted, slack=1)
+
+
+@each_case
+def test_evidence_and_temperature_say_how_much_the_data_count(case: Case) -> None:
+    """Evidence of three times the examples at T = 1.5 is every example seen twice."""
+    (window,) = windows(1, examples=N, features=D, orthogonal=False, seed=4)
+    base = case.family.base(HEAD, seed=1, centres={})
+    wanted = case.best(case.dense(base), 2**0.5 * window.x.double(), 2**0.5 * window.y.double())
+    warm = replace(THOROUGH, temperature=1.5)
+    found = learn(case, base, window, seed=1, schedule=warm, evidence=3.0 * N)
+    require_close(case.dense(found), wanted, slack=1.5)
 
 
 @each_case

@@ -11,6 +11,7 @@ from torch import Tensor
 from posterior.blob import Blob
 from posterior.family import NotFinite, Slot
 from posterior.gaussian import Diagonal
+from tests.trainers.listening import Listening
 from tests.trainers.regression import Regression
 from trainers.noise import key, normals, shuffled
 from trainers.update import InProcess, Likelihood, Schedule, update
@@ -176,3 +177,14 @@ def test_every_epoch_has_its_own_order_and_noise() -> None:
     assert sorted(shuffled(20, 1)) == list(range(20))
     assert shuffled(20, 1) != shuffled(20, 2)
     assert key(1, 0, 3) != key(1, 1, 3)
+    assert key(1, 12) != key(11, 2)
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_no_two_draws_are_the_same(base: Diagonal, world: int) -> None:
+    """Of an example, of its neighbours, of one step or of two epochs; nothing moves at a step size of 0."""
+    heard = Listening(gaussian(*data(1)))
+    still = Schedule(epochs=3, batch=7, lr=0.0, draws=2)
+    update(FAMILY, base, heard, examples=20, schedule=still, seed=1, window=0, ranks=InProcess(world))
+    rows = {tuple(row.tolist()) for row in heard.rows()}
+    assert len(rows) == len(heard.heard) == 3 * 20 * 2
