@@ -119,10 +119,10 @@ def _event(names: Mapping[str, str], event_id: Any, text: Any, time_ms: Millis, 
         event = Event(event_id=event_id, text=text, time_ms=time_ms, task=task)
     except ValidationError as invalid:
         _refuse("schema", _first(invalid, names))
-    if "\0" in event.text or "\0" in event.event_id or (event.task is not None and "\0" in event.task):
+    if "\0" in text or "\0" in event_id or (task is not None and "\0" in task):
         _refuse("schema", "id, text or task holds a null character")
-    if event_of(event.event_id) != event.event_id:
-        _refuse("schema", f"{names['event_id']}: {event.event_id!r} has the form of a prediction id")
+    if event_of(event_id) != event_id:
+        _refuse("schema", f"{names['event_id']}: {event_id!r} has the form of a prediction id")
     return event
 
 
@@ -131,7 +131,7 @@ def _label(names: Mapping[str, str], event_id: Any, label: Any, time_ms: Millis)
         told = Label(event_id=event_id, label=label, time_ms=time_ms)
     except ValidationError as invalid:
         _refuse("schema", _first(invalid, names))
-    if "\0" in told.label or "\0" in told.event_id:
+    if "\0" in label or "\0" in event_id:
         _refuse("schema", "event id or label holds a null character")
     return told
 

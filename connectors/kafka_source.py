@@ -299,6 +299,13 @@ def _held(partition: Partition, offset: int, begin: int, end: int) -> None:
 
 
 def _raw(record: Any) -> RawRecord:
-    headers = tuple((name, b"" if value is None else value) for name, value in record.headers)
     position = Position(record.topic, record.partition, record.offset)
-    return RawRecord(position, record.timestamp, record.key, record.value, headers)
+    return RawRecord(position, record.timestamp, record.key, record.value, _headers(record.headers))
+
+
+def _headers(found: Sequence[tuple[str, bytes | None]]) -> tuple[tuple[str, bytes], ...]:
+    """Return the pairs themselves if every header has a value; one without is an empty one to us."""
+    for _, value in found:
+        if value is None:
+            return tuple((name, value or b"") for name, value in found)
+    return tuple(found)

@@ -39,6 +39,7 @@ class Lane:
         "_released",
         "_rules",
         "_votes",
+        "_waiting",
         "consumed",
         "first_time",
         "key",
@@ -67,7 +68,8 @@ class Lane:
         self._held: list[Record] = []
         self._votes = 0
         self._careful = self._undecided()
-        self.waiting = 0  # records offered and not released
+        self._waiting: deque[tuple[Millis, Placed]] = deque()  # watermark before it, and its place
+        self.waiting = 0  # records that have their place and are not released
 
     def _undecided(self) -> bool:
         """Tell whether the first records still wait for a quorum."""
@@ -79,58 +81,49 @@ class Lane:
         """Number of first records that wait to be judged."""
         return len(self._held)
 
-    def offer(self, record: Record) -> Placed | list[Placed]:
-        """Take in the next record; return its place, or a list: none while it waits, or several."""
+    def offer(self, record: Record) -> None:
+        """Take in the next record; one that was released before a resume only moves the watermark."""
         offset = record.position.offset
         if offset < self.next_offset:
             msg = f"{record.position} was offered after offset {self.next_offset - 1} of its partition"
             raise OutOfStep(msg)
         if self._careful:
-            return self._fresh(self._with_care(record, offset))
-        self.next_offset = offset + 1
-        placed = self._place(record)
-        if offset in self._released:
-            return []
-        self.waiting += 1
-        return placed
+            self._offer_with_care(record, offset)
+        else:
+            self.next_offset = offset + 1
+            self._place(record)
 
-    def floor(self, floor: Floor) -> list[Placed]:
-        """Note a recorded floor; return what has its place because of it."""
+    def floor(self, floor: Floor) -> None:
+        """Note a recorded floor."""
         if floor.at_offset < self.low:
-            return []  # already contained in the watermark that progress was saved with
+            return  # already contained in the watermark that progress was saved with
         self._floors.append(floor)
-        return self._fresh(self._apply_floors(self.next_offset))
-
-    def _fresh(self, placed: list[Placed]) -> list[Placed]:
+        self._apply_floors(self.next_offset)
         self._careful = bool(self._floors) or self._undecided()
-        fresh = [entry for entry in placed if entry[4] not in self._released]
-        self.waiting += len(fresh)
-        return fresh
 
-    def _with_care(self, record: Record, offset: int) -> list[Placed]:
+    def _offer_with_care(self, record: Record, offset: int) -> None:
         """Offer near a floor, or while the first records are still being collected."""
-        placed = self._apply_floors(offset)
+        self._apply_floors(offset)
         self.next_offset = offset + 1
         if self._undecided():
             self._held.append(record)
             self._votes += self._votes_for(record) is not None
             if self._votes >= self._rules.quorum:
-                placed += self._judge_first()
+                self._judge_first()
         else:
-            placed.append(self._place(record))
+            self._place(record)
         # Floors at the new next offset hold from now on.
-        return placed + self._apply_floors(self.next_offset)
+        self._apply_floors(self.next_offset)
+        self._careful = bool(self._floors) or self._undecided()
 
-    def _apply_floors(self, before_offset: int) -> list[Placed]:
-        placed: list[Placed] = []
+    def _apply_floors(self, before_offset: int) -> None:
         while self._floors and self._floors[0].at_offset <= before_offset:
             floor_ms = self._floors.popleft().floor_ms
             if floor_ms <= DAWN:
                 continue  # it only says that the partition takes part
-            placed += self._judge_first()
+            self._judge_first()
             if self.watermark is None or floor_ms > self.watermark:
                 self.watermark = floor_ms
-        return placed
 
     def _votes_for(self, record: Record) -> Millis | None:
         body = record.body
@@ -142,44 +135,55 @@ class Lane:
         times = sorted(t for t in map(self._votes_for, self._held) if t is not None)
         return times[(len(times) - 1) // 2] if times else None
 
-    def _judge_first(self) -> list[Placed]:
-        if not self._held:
-            return []
-        self.first_time = self._median()
-        held, self._held, self._votes = self._held, [], 0
-        return [self._place(record) for record in held]
+    def _judge_first(self) -> None:
+        if self._held:
+            self.first_time = self._median()
+            held, self._held, self._votes = self._held, [], 0
+            for record in held:
+                self._place(record)
 
-    def _place(self, record: Record) -> Placed:
+    def _place(self, record: Record) -> None:
         """Judge a record against the watermark before it, and let it move the watermark."""
-        at, body, watermark = record.position, record.body, self.watermark
+        at, body, before = record.position, record.body, self.watermark
         if not isinstance(body, Refusal):
-            judge = self.first_time if watermark is None or watermark < TIMELESS else watermark
+            judge = self.first_time if before is None or before < TIMELESS else before
             why = disbelief(self._rules, body.time_ms, judge)
             if why is not None:
                 body = Refusal("clock", why)
                 record = Record(at, record.sha256, body, record.raw)
+        since = DAWN if before is None else before
         if isinstance(body, Refusal):
-            self._offered.append((at.offset, watermark))
-            return (
-                DAWN if watermark is None else watermark,
-                at.topic,
-                "",
-                at.partition,
-                at.offset,
-                False,
-                record,
-            )
-        time_ms, late = body.time_ms, False
-        shown = time_ms - self._rules.out_of_order_ms
-        if watermark is None or shown > watermark:
-            self.watermark = shown
-        if watermark is not None and time_ms < watermark:
-            time_ms, late = watermark, True
+            time_ms, late, name = since, False, ""
+        else:
+            time_ms, name = body.time_ms, body.event_id
+            shown = time_ms - self._rules.out_of_order_ms
+            if before is None or shown > before:
+                self.watermark = shown
+            late = time_ms < since
+            if late:
+                time_ms = since
         self._offered.append((at.offset, self.watermark))
-        return (time_ms, at.topic, body.event_id, at.partition, at.offset, late, record)
+        if at.offset not in self._released:
+            self.waiting += 1
+            self._waiting.append((since, (time_ms, at.topic, name, at.partition, at.offset, late, record)))
+
+    def take_before(self, time_ms: Millis) -> list[Placed]:
+        """Take away the records whose effective time lies before this one, in offset order.
+
+        Where a watermark reaches it, so do all effective times behind: what is far ahead costs nothing.
+        """
+        taken, kept, waiting = [], [], self._waiting
+        while waiting and waiting[0][0] < time_ms:
+            entry = waiting.popleft()
+            if entry[1][0] < time_ms:
+                taken.append(entry[1])
+            else:
+                kept.append(entry)
+        waiting.extendleft(reversed(kept))
+        return taken
 
     def release(self, offset: int) -> None:
-        """Note that a placed record has been released."""
+        """Note that a record that was taken has been released."""
         self.consumed += 1
         self.waiting -= 1
         self._released.add(offset)
@@ -202,4 +206,5 @@ class Lane:
         """Return the latest time the partition has shown, as far as it can be believed yet."""
         median, votes = self._median(), map(self._votes_for, self._held)
         believed = [t for t in votes if t is not None and disbelief(self._rules, t, median) is None]
-        return max([DAWN if self.watermark is None else self.watermark, *believed])
+        placed = [entry[1][0] for entry in self._waiting]
+        return max([DAWN if self.watermark is None else self.watermark, *believed, *placed])

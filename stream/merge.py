@@ -15,7 +15,6 @@ watermark just before it, and the released offsets beyond it; on resume the log 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from heapq import heappop, heappush
 from typing import final
 
 from stream.clock import ClockRules
@@ -44,10 +43,9 @@ class Merge:
         `first_times` is what `first_times()` said when `reach` was saved.
         """
         self._rules = rules
-        self._heap: list[Placed] = []
+        self._ready: list[Placed] = []  # what nothing can come before any more, the first one last
         self._lanes: dict[Partition, Lane] = {}
-        self._settled: Millis | None = None
-        self._moved = True  # whether a watermark may have moved since `_settled` was worked out
+        self._moved = True  # whether a watermark may have moved since `_ready` was worked out
         known, first = {(r.topic, r.partition): r for r in reach}, first_times or {}
         for key in sorted({*partitions, *known}):
             self._lanes[key] = Lane(rules, key, known.get(key), first.get(key))
@@ -67,7 +65,8 @@ class Merge:
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Lane(self._rules, key)
-        self._buffer(lane.floor(floor))
+        lane.floor(floor)
+        self._moved = True
 
     def newcomer(self, key: Partition) -> Floor:
         """Return the floor for a partition that has appeared: nothing before what may be released.
@@ -83,45 +82,41 @@ class Merge:
         Raises OutOfStep if it comes after a later one of its partition.
         """
         at = record.position
-        lane = self._lanes[at.topic, at.partition]
-        placed = lane.offer(record)
+        self._lanes[at.topic, at.partition].offer(record)
         self._moved = True
-        if isinstance(placed, list):
-            self._buffer(placed)
-        else:
-            heappush(self._heap, placed)
-
-    def _buffer(self, placed: Iterable[Placed]) -> None:
-        self._moved = True
-        for entry in placed:
-            heappush(self._heap, entry)
 
     def settled(self) -> Millis | None:
         """Return the smallest watermark, or None while some partition has shown nothing."""
-        if self._moved:
-            shown = [lane.watermark for lane in self._lanes.values()]
-            known = [w for w in shown if w is not None]
-            self._settled = min(known) if known and len(known) == len(shown) else None
-            self._moved = False
-        return self._settled
+        shown = [lane.watermark for lane in self._lanes.values()]
+        known = [w for w in shown if w is not None]
+        return min(known) if known and len(known) == len(shown) else None
 
     def peek(self) -> Placed | None:
         """Return the next record in order if nothing can come before it any more."""
-        settled = self.settled() if self._moved else self._settled
-        if settled is None or not self._heap:
-            return None
-        top = self._heap[0]
-        return top if top[0] < settled else None
+        if self._moved:
+            self._settle()
+        return self._ready[-1] if self._ready else None
+
+    def _settle(self) -> None:
+        """Take from the partitions what lies before all their watermarks: behind what was taken before.
+
+        Sorted at once and not kept in a heap, for a partition is almost in order already.
+        """
+        self._moved = False
+        settled = self.settled()
+        if settled is not None:
+            taken = [placed for lane in self._lanes.values() for placed in lane.take_before(settled)]
+            self._ready = sorted(taken, reverse=True) + self._ready
 
     def take(self) -> Placed:
         """Release the record that `peek` showed."""
-        top = heappop(self._heap)
+        top = self._ready.pop()
         self._lanes[top[1], top[3]].release(top[4])
         return top
 
     def buffered(self) -> int:
         """Return how many offered records are not yet released."""
-        return len(self._heap) + sum(lane.undecided for lane in self._lanes.values())
+        return sum(lane.waiting + lane.undecided for lane in self._lanes.values())
 
     def ahead(self, limit: int) -> frozenset[Partition]:
         """Return partitions with more than `limit` records buffered that hold up nobody.
@@ -172,9 +167,8 @@ class Merge:
         ]
 
     def _beyond_all(self) -> Millis:
-        placed = [entry[0] for entry in self._heap]
-        shown = [lane.highest() for lane in self._lanes.values()]
-        return max([DAWN, *placed, *shown]) + 1
+        # What is ready lies before every watermark.
+        return max([DAWN, *(lane.highest() for lane in self._lanes.values())]) + 1
 
     def _slowest(self, silent: set[Partition]) -> Millis | None:
         busy = [lane.watermark for key, lane in self._lanes.items() if key not in silent]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stream.record import Millis, Position, RawRecord, Refusal
+from stream.value import value
 
 _CANONICAL: Final = json.JSONEncoder(
     sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -31,7 +32,7 @@ def sha256_json(value: object) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Member:
     """One labelled example of a window, with the records that made it.
 
@@ -53,7 +54,7 @@ class Member:
     forecast: Forecast | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Arrival:
     """An event released since the last window closed; it is predicted before that window is learned."""
 

@@ -12,6 +12,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from stream.value import value
+
 MAX_ID_CHARS: Final = 512
 MAX_REFERENCE_CHARS: Final = 2800  # a prediction id holds an event id as base64 of its UTF-8
 
@@ -22,7 +24,7 @@ Millis = int  # milliseconds since the epoch, UTC
 Stage = Literal["size", "encoding", "json", "schema", "clock", "label"]
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value(order=True)
 class Position:
     """Where a record lies: topic, partition, offset."""
 
@@ -35,7 +37,7 @@ class Position:
         return f"{self.topic}[{self.partition}]@{self.offset}"
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class RawRecord:
     """A record as the log holds it; `timestamp_ms` is the log's own, not the event's."""
 
@@ -75,7 +77,7 @@ class Refusal:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Record:
     """A decoded record: its position, the sha256 of the bytes that say it, and what it says.
 

@@ -20,6 +20,8 @@ from tests.stream.logs import EVENTS, LABELS, RULES, Log, drive, logs, record
 
 many = settings(max_examples=150, deadline=None)
 TIME = replace(RULES, window=WindowRules(kind="time", size=70))
+# First records wait for a quorum, and the clocks of some cannot be believed.
+GUARDED = replace(RULES, clock=ClockRules(out_of_order_ms=20, max_ahead_ms=90, max_behind_ms=60, quorum=3))
 
 
 def names(closings: list[Closing]) -> list[list[tuple[str, str]]]:
@@ -27,7 +29,9 @@ def names(closings: list[Closing]) -> list[list[tuple[str, str]]]:
 
 
 @many
-@given(log=logs(), one=st.integers(0, 99), two=st.integers(0, 99), rules=st.sampled_from([RULES, TIME]))
+@given(
+    log=logs(), one=st.integers(0, 99), two=st.integers(0, 99), rules=st.sampled_from([RULES, TIME, GUARDED])
+)
 def test_any_interleaving_gives_the_same_closings_and_states(
     log: Log, one: int, two: int, rules: IntakeRules
 ) -> None:
@@ -37,7 +41,12 @@ def test_any_interleaving_gives_the_same_closings_and_states(
 
 
 @many
-@given(log=logs(), stop=st.integers(1, 6), seed=st.integers(0, 99), rules=st.sampled_from([RULES, TIME]))
+@given(
+    log=logs(),
+    stop=st.integers(1, 6),
+    seed=st.integers(0, 99),
+    rules=st.sampled_from([RULES, TIME, GUARDED]),
+)
 def test_stop_and_resume_anywhere_gives_the_same_plans(
     log: Log, stop: int, seed: int, rules: IntakeRules
 ) -> None:
