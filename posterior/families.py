@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Final
 
+from posterior.bhpeft import BhPeft
 from posterior.blob import Blob
 from posterior.bora import Bora
 from posterior.family import Family, Part
@@ -17,6 +18,7 @@ from posterior.monteclora import MonteClora
 from posterior.point import Point
 
 FAMILIES: Final[Mapping[str, Callable[..., Family[Any, Any]]]] = {
+    "bhpeft": BhPeft,
     "blob": Blob,
     "bora": Bora,
     "gaussian_lowrank": GaussianLowRank,
@@ -25,7 +27,7 @@ FAMILIES: Final[Mapping[str, Callable[..., Family[Any, Any]]]] = {
 }
 
 # What a family adapts where nothing is said; LoRA alone if it is not named here.
-PARTS: Final[Mapping[str, tuple[Part, ...]]] = {}
+PARTS: Final[Mapping[str, tuple[Part, ...]]] = {"bhpeft": ("lora", "adapter", "prefix")}
 
 
 def family_class(name: str) -> Callable[..., Family[Any, Any]]:

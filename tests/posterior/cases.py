@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import Dirichlet, Distribution, Wishart
 
 from examples.row_gaussian import RowGaussian, Rows
+from posterior.bhpeft import BhPeft
 from posterior.blob import Blob
 from posterior.bora import Bora
 from posterior.family import ONE_TASK, Facts, Family, Slot, Tensors
@@ -67,12 +68,16 @@ class Case:
 
 
 def slots(classes: int) -> tuple[Slot, ...]:
-    """Return two adapted layers and a head."""
+    """Return two adapted layers, an adapter, a prefix and a head: one slot of every role."""
     return (
         Slot("q.A", (2, 5), "down"),
         Slot("q.B", (4, 2), "up"),
         Slot("v.A", (2, 5), "down"),
         Slot("v.B", (4, 2), "up"),
+        Slot("ffn.adapter.A", (2, 3), "adapter_down"),
+        Slot("ffn.adapter.B", (3, 2), "adapter_up"),
+        Slot("self.prefix.K", (2, 3), "prefix_key"),
+        Slot("self.prefix.V", (2, 3), "prefix_value"),
         Slot("head", (classes, 5), "head"),
     )
 
@@ -268,6 +273,13 @@ def best_rows(prior: Dense, x: Tensor, y: Tensor) -> Dense:
 
 
 CASES: dict[str, Case] = {
+    "bhpeft": Case(family=BhPeft(), dense=dense_diagonal, best=best_diagonal, exact="orthogonal"),
+    "bhpeft, ups anchored": Case(
+        family=BhPeft(up="anchored"), dense=dense_diagonal, best=best_diagonal, exact="orthogonal"
+    ),
+    "bhpeft, ups frozen": Case(
+        family=BhPeft(up="frozen"), dense=dense_diagonal, best=best_diagonal, exact="orthogonal"
+    ),
     "blob": Case(family=Blob(), dense=dense_diagonal, best=best_diagonal, exact="orthogonal"),
     "blob, B frozen": Case(
         family=Blob(b="frozen"), dense=dense_diagonal, best=best_diagonal, exact="orthogonal"
