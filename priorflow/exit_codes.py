@@ -40,7 +40,8 @@ MEANING: Final[Mapping[ExitCode, str]] = {
 _CODES: Final[Mapping[str, ExitCode]] = {
     "priorflow.config.ConfigError": ExitCode.USAGE,
     "connectors.dead_letters.NoSuchLetter": ExitCode.USAGE,
-    "trainers.model.NoSuchSite": ExitCode.USAGE,
+    "trainers.sites.NoSuchSite": ExitCode.USAGE,
+    "trainers.unembedding.NoPlainOutput": ExitCode.USAGE,
     "trainers.ray_update.WorkersLost": ExitCode.UNREACHABLE,
     "stream.breaker.TooMuchBad": ExitCode.BREAKER,
     "connectors.kafka_client.ClusterRefused": ExitCode.USAGE,

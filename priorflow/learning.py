@@ -26,6 +26,8 @@ from trainers.window import FamilySpec, LearnSpec
 
 FORMAT: Final = 1
 _ENCODER_FILES: Final = ("*.safetensors", "config.json", "tokenizer*.json", "*vocab*", "*merges*")
+# What says nothing under an objective; `classes` itself goes unsaid, as it did before there was a choice.
+_UNASKED: Final = {"classes": ("objective", "ask"), "answer": ("pooling",), "tokens": ("pooling", "ask")}
 _WARM_FILES: Final = ("*.safetensors", "adapter_config.json")
 
 
@@ -80,6 +82,7 @@ def learn_spec(settings: Settings) -> LearnSpec:
         beta=learn.beta,
         beta_grid=learn.beta_grid,
         beta_sample=learn.beta_sample,
+        token_correlation=learn.token_correlation,
     )
 
 
@@ -144,7 +147,7 @@ def _model_settings(settings: Settings) -> dict[str, Any]:
     absent = tuple(f"{part}_" for part in ("adapter", "prefix") if part not in parts)
     absent += () if "lora" in parts else ("sites", "rank", "alpha")
     chosen = {k: v for k, v in model.model_dump().items() if not k.startswith(absent)}
-    for name in ("encoder", "warm_start", "parts", "dtype"):
+    for name in ("encoder", "warm_start", "parts", "dtype", *_UNASKED[model.objective]):
         del chosen[name]
     chosen |= {} if parts == ("lora",) else {"parts": list(parts)}
     return chosen | ({} if model.dtype == "float32" else {"dtype": model.dtype})
@@ -153,7 +156,8 @@ def _model_settings(settings: Settings) -> dict[str, Any]:
 def _learn_settings(settings: Settings) -> dict[str, Any]:
     """Return what decides the belief; a KL charged evenly goes unsaid, as before there was a choice."""
     even = {"kl_schedule"} if settings.learn.kl_schedule == "constant" else set()
-    return _plain(settings.learn.model_dump(exclude={"workers", "world", "threads"} | even))
+    classes = set() if settings.model.objective == "tokens" else {"token_correlation"}
+    return _plain(settings.learn.model_dump(exclude={"workers", "world", "threads"} | even | classes))
 
 
 def _record_settings(settings: Settings) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from connectors.ledger import SqlLedger, open_ledger
 from posterior.snapshot import Blobs, LedgerError, Snapshot
 from priorflow.config import Settings
 from priorflow.console import Console
+from priorflow.judging import scorer
 from priorflow.learning import differences
 from priorflow.opening import NoLedger, require_history
 from priorflow.rules import codec_rules
@@ -31,7 +32,6 @@ from priorflow.run import (
     open_source,
     open_updater,
     rules_of,
-    scorer,
 )
 from stream.intake import Intake
 from stream.plan import Closing
@@ -169,7 +169,7 @@ def _parts(settings: Settings, ledger: SqlLedger, blobs: Blobs, log: Source, upd
         ledger=ledger,
         blobs=blobs,
         updater=updater,
-        score=scorer(settings.learn.pi_new),
+        score=scorer(settings),
         aside=lambda _: None,
         keep=lambda _: None,
         circumstance=circumstance,

@@ -6,7 +6,6 @@ lease ──> source, intake, updater, ledger, blobs ──> loop ──> outbox
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import signal
@@ -36,16 +35,16 @@ from posterior.snapshot import Blobs, Chain, Circumstance, Fence, Fenced, Ledger
 from priorflow.cluster import client
 from priorflow.config import ConfigError, Settings
 from priorflow.console import Console
+from priorflow.judging import scorer, told
 from priorflow.learning import differences, family_spec, learn_spec, learning_settings, model_spec
 from priorflow.opening import MLFLOW
 from priorflow.promotion import Gatekeeper
 from priorflow.rules import codec_rules, intake_rules
-from priorflow.scores import Prediction, best_guess, chance, score
 from priorflow.story_ledger import reasons
 from stream.plan import Member, Setaside
 from stream.record import RawRecord
 from stream.source import Source
-from trainers.loop import Parts, Rules, Scored, Watcher, run
+from trainers.loop import Parts, Rules, Watcher, run
 from trainers.model import AdaptedModel
 from trainers.promote import GateRules
 from trainers.window import Local, Updater
@@ -88,33 +87,6 @@ def rules_of(settings: Settings, chain: Chain) -> Rules:
         publish=(MLFLOW,) if settings.mlflow.enabled else (),
         publish_every=settings.mlflow.every,
     )
-
-
-def scorer(pi_new: float) -> Callable[[Sequence[Member]], Scored]:
-    """Return how a window's forecasts are judged, for the report and for the drift detectors."""
-
-    def judged(members: Sequence[Member]) -> Scored:
-        seen = [m for m in members if m.forecast]
-        if not seen:
-            return Scored({"foretold": 0, "accuracy": None, "nll": None, "ece": None, "brier": None}, ())
-        total = score([Prediction(0, m.label, m.forecast) for m in seen], pi_new=pi_new)
-        events = [_event(m, pi_new) for m in seen]
-        numbers = {
-            "foretold": total.count,
-            "accuracy": total.accuracy,
-            "nll": total.nll,
-            "ece": total.ece,
-            "brier": total.brier,
-        }
-        return Scored(numbers, events)
-
-    return judged
-
-
-def _event(member: Member, pi_new: float) -> tuple[bool, float]:
-    assert member.forecast is not None
-    p = chance(member.forecast, member.label, pi_new=pi_new)
-    return best_guess(member.forecast) != member.label, -math.log(p)
 
 
 def circumstance(seconds: Mapping[str, float]) -> Circumstance:
@@ -298,7 +270,7 @@ def execute(
             ledger=ledger,
             blobs=blobs,
             updater=updater,
-            score=scorer(settings.learn.pi_new),
+            score=scorer(settings),
             aside=aside,
             keep=keep,
             circumstance=circumstance,
@@ -352,7 +324,7 @@ def open_registry(settings: Settings) -> MlflowRegistry:
 def _gatekeeper(
     settings: Settings, ledger: SqlLedger, blobs: Blobs, updater: Updater, rules: Rules
 ) -> Gatekeeper | None:
-    if not settings.gate.enabled:
+    if not settings.gate.enabled or settings.model.objective == "tokens":  # it asks for right and wrong
         return None
     gate = GateRules(**settings.gate.model_dump(exclude={"enabled"}))
     return Gatekeeper(
@@ -401,13 +373,8 @@ def _tell_commit(console: Console, snapshot: Snapshot) -> None:
     if snapshot.kind == "progress":
         console.say(f"positions committed, no window closed ({snapshot.sha[:12]})", event="progress_row")
         return
-    told = (
-        "nothing foretold yet"
-        if report["accuracy"] is None
-        else f"foretold {report['accuracy']:.3f} right, nll {report['nll']:.2f}, ece {report['ece']:.3f}"
-    )
     console.say(
-        f"window {snapshot.index} {snapshot.kind}: {report['members']} examples, {told}; "
+        f"window {snapshot.index} {snapshot.kind}: {report['members']} examples, {told(report)}; "
         f"KL {report['kl_nats']:.0f} nats, beta {report['beta']:g}"
         f"{', DRIFT' if report['drift'] else ''} -> {snapshot.sha[:12]}",
         event="window",

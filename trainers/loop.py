@@ -181,7 +181,7 @@ def derive(
     """Predict, learn, and say what the next snapshot is. Replay asks the same of the same function."""
     outcome, why = _attempt(parts, rules, head, closing)
     parts.crash("after-train")
-    whole = intake.foretold(closing, _said(closing, head.labels, outcome))
+    whole = intake.foretold(closing, _said(closing, outcome.columns or head.labels, outcome))
     scored = parts.score(whole.members)
     learned = closing.kind == "window" and why is None
     alarms = _watch_drift(intake, scored)
@@ -371,9 +371,9 @@ def _attempt(parts: Parts, rules: Rules, head: Snapshot, closing: Closing) -> tu
     ), why
 
 
-def _said(closing: Closing, labels: Sequence[str], outcome: Outcome) -> dict[str, dict[str, float]]:
+def _said(closing: Closing, columns: Sequence[str], outcome: Outcome) -> dict[str, dict[str, float]]:
     rows = zip(closing.arrivals, outcome.forecasts, strict=bool(outcome.forecasts))
-    return {a.event_id: dict(zip(labels, row, strict=True)) for a, row in rows}
+    return {a.event_id: dict(zip(columns, row, strict=True)) for a, row in rows}
 
 
 def _watch_drift(intake: Intake, scored: Scored) -> Alarms:

@@ -1,19 +1,21 @@
-"""A frozen Hugging Face encoder with sites for draws. The only file that knows transformers.
+"""A frozen Hugging Face model with sites for draws. The only file that knows transformers.
 
-The encoder is cut below the first adapted layer. The *prefix* never changes, so its activations are
-computed once per text, ONE TEXT AT A TIME and without padding: forward bits differ between batch
-shapes, and only an activation that is a function of the text alone may be cached, shared between
-processes and met again by replay. The *top* runs in batches with the draw applied at its sites (see
-`trainers.sites`), and class rows read its pooled output:
+The model, an encoder or a causal language model, is cut below the first adapted layer. The *prefix*
+never changes, so its activations are computed once per text, ONE TEXT AT A TIME and without padding:
+forward bits differ between batch shapes, and only an activation that is a function of the text alone may
+be cached, shared between processes and met again by replay. The *top* runs in batches with the draw
+applied at its sites (see `trainers.sites`), and class rows read its pooled output:
 
     logits = head [h ; 1]                               h: pooled, unit length times sqrt(d)
+
+A causal language model may be asked for classes through its own output embedding instead, or for its next
+tokens and no class at all (see `trainers.unembedding`, `trainers.language`).
 
 The frozen weights and their activations may be bfloat16; draws, pooling and class rows stay float32.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import importlib.util
 from collections.abc import Iterator, Sequence
@@ -25,14 +27,23 @@ from typing import Any, Final, Literal, final
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModel, AutoTokenizer
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.utils import logging as transformers_logging
 
 from posterior.family import Draw, Part, Slot
+from trainers import cut
 from trainers.sites import NoSuchSite, Site, adapter_sites, lora_sites, prefix_sites, prefixed
+from trainers.unembedding import Unembedding, unembedding
 
+Objective = Literal["classes", "answer", "tokens"]
 HEAD = "head"
 _PACKAGE = "package:"
 _PREFIXED: Final = "priorflow_prefixed"  # transformers' scaled dot-product attention, taking a prefix
@@ -40,7 +51,10 @@ _PREFIXED: Final = "priorflow_prefixed"  # transformers' scaled dot-product atte
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """Which encoder, which parts at which sites, how texts become features."""
+    """Which model, which parts at which sites, what it is asked and how texts become features.
+
+    `ask` is put behind every text and never cut; the objective `answer` looks for what follows it.
+    """
 
     encoder: str
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -54,7 +68,9 @@ class ModelSpec:
     prefix_sites: str = r"layer\.5\.attention\.self$"
     prefix_length: int = 8
     max_tokens: int = 64
-    pooling: Literal["mean", "first"] = "mean"
+    objective: Objective = "classes"
+    ask: str = "\nLabel:"
+    pooling: Literal["mean", "first", "last"] = "mean"
     warm_start: str | None = None  # a PEFT folder
 
 
@@ -80,80 +96,118 @@ def encoder_sha256(spec: ModelSpec) -> str:
     return digest.hexdigest()
 
 
-class _Stop(Exception):
-    """Control flow, never seen outside: the prefix ends here."""
-
-    def __init__(self, hidden: Tensor) -> None:
-        self.hidden = hidden
-
-
 @final
 class AdaptedModel:
-    """The encoder cut in two, with hooks that apply the draw of the moment."""
+    """The model cut in two, with hooks that apply the draw of the moment."""
 
     def __init__(self, spec: ModelSpec) -> None:
-        """Load the encoder, freeze it and find the sites."""
+        """Load the model, freeze it and find the sites."""
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call] # ours tell the operator what takes long
         folder = encoder_folder(spec)
         self.spec = spec
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModel.from_pretrained(folder, dtype=getattr(torch, spec.dtype))
-        model.eval().requires_grad_(False)
-        model.config.use_cache = False
+        whole, missing = _loaded(folder, spec)
+        model = whole if spec.objective == "classes" else whole.base_model
         self.dim: int = model.config.hidden_size
         self.sites = _sites(model, spec)
-        stack, first = _locate(model, [site.name for site in self.sites])
-        layers = _layers(model, stack)
-        self._bottom, self._top = model, _above(model, stack, first)
-        layers[first].register_forward_pre_hook(_stop_at_input, with_kwargs=True)
+        stack, first = cut.locate(model, [site.name for site in self.sites])
+        self._out = None if spec.objective == "classes" else unembedding(whole, stack, missing)
+        self._bottom, self._top = model, cut.above(model, stack, first)
+        cut.layers_of(model, stack)[first].register_forward_pre_hook(cut.stop_at_input, with_kwargs=True)
         self._hidden: Tensor | None = None
-        self.centres: dict[str, Tensor] = {}
         self._draw: Draw = {}
-        _layers(self._top, stack)[0].register_forward_pre_hook(self._enter, with_kwargs=True)
+        cut.layers_of(self._top, stack)[0].register_forward_pre_hook(self._enter, with_kwargs=True)
         if "prefix" in spec.parts:
             _take_prefixes(self._top)
         for site in self.sites:
-            site.attach(lambda name: self._top.get_submodule(_renumber(name, stack, first)), self._drawn)
-        self._warm()
+            site.attach(lambda name: self._top.get_submodule(cut.renumber(name, stack, first)), self._drawn)
+        self._asked: list[int] = self._tokenizer(spec.ask, add_special_tokens=False)["input_ids"]
+        self._warm = self._warm_start()
 
     def _drawn(self) -> Draw:
         return self._draw
 
-    def _warm(self) -> None:
+    def _warm_start(self) -> dict[str, Tensor]:
         if self.spec.warm_start is None:
-            return
+            return {}
         if "lora" not in self.spec.parts:
             msg = f"{self.spec.warm_start}: a warm start holds LoRA weights, but the model has no such part"
             raise ValueError(msg)
-        self.centres = warm_start(Path(self.spec.warm_start), self.slots(0))
+        return warm_start(Path(self.spec.warm_start), self.slots(0))
+
+    @property
+    def out(self) -> Unembedding:
+        """The output embedding, which the objectives of a language model need."""
+        assert self._out is not None, self.spec.objective
+        return self._out
 
     def slots(self, classes: int) -> tuple[Slot, ...]:
-        """Return the slots of all sites and of a head with this many class rows."""
-        adapted = [slot for site in self.sites for slot in site.slots]
+        """Return the slots of all sites and, unless tokens are asked for, of a head of so many rows."""
+        adapted = tuple(slot for site in self.sites for slot in site.slots)
+        if self.spec.objective == "tokens":
+            return adapted
         return (*adapted, Slot(HEAD, (classes, self.dim + 1), "head"))
+
+    def centres(self, labels: Sequence[str]) -> dict[str, Tensor]:
+        """Return where base priors lie that start from known weights, the classes being these.
+
+        A class row belongs to its label's text, so that more classes leave the others' rows alone.
+        """
+        if self.spec.objective != "answer":
+            return self._warm
+        return self._warm | {HEAD: self.out.rows([self._answer(label) for label in labels])}
+
+    def _answer(self, label: str) -> int:
+        """Return the first token of a label as it is written behind `ask`."""
+        asked, answered = (
+            self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in (self.spec.ask, f"{self.spec.ask} {label}")
+        )
+        shared = [a == b for a, b in zip(asked, answered, strict=False)]
+        at = shared.index(False) if False in shared else len(shared)
+        if at == len(answered):
+            msg = f"the tokenizer makes nothing of the label {label!r}, so it cannot be an answer"
+            raise ValueError(msg)
+        return int(answered[at])
+
+    def tokens(self, text: str) -> Tensor:
+        """Return the token ids of a text as the model meets it, (tokens,)."""
+        ask = self._asked if self.spec.objective == "answer" else []
+        most = max(1, self.spec.max_tokens - len(ask))
+        ids = self._tokenizer(text, truncation=True, max_length=most)["input_ids"]
+        return torch.tensor([*ids, *ask] or [self._tokenizer.eos_token_id or 0])  # nothing is a text too
 
     @torch.no_grad()
     def activate(self, text: str) -> Tensor:
         """Return the prefix's activation of one text, (tokens, d): a function of the text alone."""
-        ids = self._tokenizer(text, truncation=True, max_length=self.spec.max_tokens, return_tensors="pt")
+        ids = self.tokens(text).unsqueeze(0)
         try:
-            self._bottom(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"])
-        except _Stop as reached:
+            self._bottom(input_ids=ids, attention_mask=torch.ones_like(ids))
+        except cut.Stop as reached:
             return reached.hidden[0].clone()
-        msg = "the encoder ended before the first adapted layer was reached"
+        msg = "the model ended before the first adapted layer was reached"
         raise NoSuchSite(msg)
 
-    def logits(self, activations: Sequence[Tensor], draw: Draw) -> Tensor:
-        """Run the top over a batch of activations; returns (batch, classes)."""
-        hidden, mask = _pad(activations)
+    def hidden(self, activations: Sequence[Tensor], draw: Draw) -> tuple[Tensor, Tensor]:
+        """Run the top over a batch of activations; returns last states (batch, tokens, d) and the mask."""
+        hidden, mask = cut.padded(activations)
         with self._drawing(hidden, draw):
             out = self._top(inputs_embeds=hidden, attention_mask=mask).last_hidden_state
-        out = out.float()
-        pooled = out[:, 0] if self.spec.pooling == "first" else _mean(out, mask)
-        unit = nn.functional.normalize(pooled, dim=-1) * self.dim**0.5
-        features = torch.cat([unit, torch.ones_like(unit[:, :1])], dim=-1)
+        return out.float(), mask
+
+    def logits(self, activations: Sequence[Tensor], draw: Draw) -> Tensor:
+        """Run the top and the class rows over a batch of activations; returns (batch, classes)."""
+        features = self._features(*self.hidden(activations, draw))
+        features = torch.cat([features, torch.ones_like(features[:, :1])], dim=-1)
         head = draw[HEAD]
         return (features.unsqueeze(1) @ head.transpose(1, 2)).squeeze(1)
+
+    def _features(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        if self.spec.objective == "answer":
+            return self.out.features(cut.pooled(hidden, mask, "last"))
+        pooled = cut.pooled(hidden, mask, self.spec.pooling)
+        unit: Tensor = nn.functional.normalize(pooled, dim=-1) * self.dim**0.5
+        return unit
 
     @contextmanager
     def _drawing(self, hidden: Tensor, draw: Draw) -> Iterator[None]:
@@ -187,6 +241,15 @@ def warm_start(folder: Path, slots: Sequence[Slot]) -> dict[str, Tensor]:
     return found
 
 
+def _loaded(folder: Path, spec: ModelSpec) -> tuple[Any, list[str]]:
+    """Return the frozen model, with its output embedding if that is asked for, and what the files lack."""
+    make: Any = AutoModel if spec.objective == "classes" else AutoModelForCausalLM
+    model, told = make.from_pretrained(folder, dtype=getattr(torch, spec.dtype), output_loading_info=True)
+    model.eval().requires_grad_(False)
+    model.config.use_cache = False
+    return model, sorted(told["missing_keys"])
+
+
 def _sites(model: Any, spec: ModelSpec) -> list[Site]:
     """Return the sites of all parts, LoRA's first; the order is that of the slots, hence of the noise."""
     found: list[Site] = []
@@ -205,16 +268,6 @@ def _sites(model: Any, spec: ModelSpec) -> list[Site]:
     return found
 
 
-def _locate(model: nn.Module, names: Sequence[str]) -> tuple[str, int]:
-    """Return the name of the stack of layers that holds all sites, and the first adapted index."""
-    stacks = [n for n, m in model.named_modules() if isinstance(m, nn.ModuleList)]
-    for stack in sorted(stacks, key=len):
-        if names and all(n.startswith(f"{stack}.") for n in names):
-            return stack, min(int(n.removeprefix(f"{stack}.").split(".")[0]) for n in names)
-    msg = f"no one stack of layers holds all of {list(names)}; there are {stacks}"
-    raise NoSuchSite(msg)
-
-
 def _take_prefixes(top: Any) -> None:
     """Let attentions of this model take prefixes; without one they compute what they did, bit for bit."""
     AttentionInterface.register(_PREFIXED, prefixed(sdpa_attention_forward))
@@ -223,40 +276,3 @@ def _take_prefixes(top: Any) -> None:
     if top.config._attn_implementation != _PREFIXED:  # noqa: SLF001 - transformers only logs its refusal
         msg = f"{type(top).__name__} computes attention in a way of its own, which takes no prefix"
         raise NoSuchSite(msg)
-
-
-def _layers(model: nn.Module, stack: str) -> list[nn.Module]:
-    found = model.get_submodule(stack)
-    assert isinstance(found, nn.ModuleList)
-    return list(found)
-
-
-def _above(model: nn.Module, stack: str, first: int) -> nn.Module:
-    """Return a model that shares all weights but holds only the layers from `first` on."""
-    shared = {id(p): p for p in (*model.parameters(), *model.buffers())}
-    top = copy.deepcopy(model, memo=shared)
-    parent, _, leaf = stack.rpartition(".")
-    layers = _layers(top, stack)
-    setattr(top.get_submodule(parent), leaf, nn.ModuleList(layers[first:]))
-    return top
-
-
-def _renumber(name: str, stack: str, first: int) -> str:
-    index, _, rest = name.removeprefix(f"{stack}.").partition(".")
-    return f"{stack}.{int(index) - first}.{rest}"
-
-
-def _stop_at_input(_: nn.Module, args: Any, kwargs: Any) -> None:
-    raise _Stop(kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
-
-
-def _pad(activations: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    hidden = nn.utils.rnn.pad_sequence(list(activations), batch_first=True)
-    lengths = torch.tensor([a.shape[0] for a in activations])
-    mask = (torch.arange(hidden.shape[1])[None, :] < lengths[:, None]).long()
-    return hidden, mask
-
-
-def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
-    weights = mask.unsqueeze(-1).to(hidden.dtype)
-    return (hidden * weights).sum(dim=1) / weights.sum(dim=1)

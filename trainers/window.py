@@ -7,10 +7,9 @@ the parent posterior, THEN chooses beta, forgets, and learns the members.
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol, final
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
@@ -19,13 +18,14 @@ from posterior.families import make_family
 from posterior.family import ONE_TASK, Facts, Family, Tensors, tensors_of
 from posterior.forgetting import BETA_GRID
 from posterior.tensors import require_finite
-from trainers.evaluate import BATCH, draws_of, log_predictive
-from trainers.likelihood import Classification
+from trainers.activations import Activations
+from trainers.evaluate import BATCH, draws_of
+from trainers.keeping import Keeping, kept
+from trainers.language import NextTokens
 from trainers.model import AdaptedModel
 from trainers.noise import key
+from trainers.question import Question, WhichClass
 from trainers.update import InProcess, Ranks, Schedule, update
-
-BETA_DRAWS: Final = 4  # weight draws behind the choice of beta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,7 @@ class LearnSpec:
     beta: float | None = None  # None: chosen from the grid on the incoming window
     beta_grid: tuple[float, ...] = BETA_GRID
     beta_sample: int = 64
+    token_correlation: float = 0.3  # independent tokens in a predicted one, where tokens are learned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,11 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The answer. `forecasts[i]` follows `labels_before`; empty while no class is known."""
+    """The answer. `forecasts[i]` follows `columns`, or `labels_before` where none are named.
+
+    No class known: no forecasts. A model that is asked for tokens says what a text cost and how many tokens
+    it predicted instead.
+    """
 
     tensors: Tensors
     forecasts: tuple[tuple[float, ...], ...]
@@ -91,6 +96,7 @@ class Outcome:
     steps: int
     seconds: Mapping[str, float]
     dropped: float = 0.0
+    columns: tuple[str, ...] = ()
 
 
 class Updater(Protocol):
@@ -103,35 +109,6 @@ class Updater(Protocol):
     def close(self) -> None:
         """Let the workers go."""
         ...
-
-
-@final
-class Activations:
-    """Frozen-prefix activations by text, bounded in bytes, oldest out first.
-
-    Safe to share between windows, families and processes, for an activation depends on its text alone.
-    """
-
-    def __init__(self, model: AdaptedModel, *, limit_bytes: int = 512 << 20) -> None:
-        """Start empty."""
-        self._model, self._limit = model, limit_bytes
-        self._held: OrderedDict[str, Tensor] = OrderedDict()
-        self._bytes = 0
-
-    def of(self, texts: Sequence[str]) -> list[Tensor]:
-        """Return the activations of texts, computing those not held."""
-        return [self._one(text) for text in texts]
-
-    def _one(self, text: str) -> Tensor:
-        if text in self._held:
-            self._held.move_to_end(text)
-            return self._held[text]
-        made = self._held[text] = self._model.activate(text)
-        self._bytes += made.numel() * made.element_size()
-        while self._bytes > self._limit and len(self._held) > 1:
-            _, gone = self._held.popitem(last=False)
-            self._bytes -= gone.numel() * gone.element_size()
-        return made
 
 
 @final
@@ -152,6 +129,13 @@ class Local:
         """Nothing to let go."""
 
 
+def question_of(model: AdaptedModel, activations: Activations, learn: LearnSpec) -> Question:
+    """Return what this model is asked."""
+    if model.spec.objective == "tokens":
+        return NextTokens(model, activations, learn.token_correlation)
+    return WhichClass(model, activations)
+
+
 def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks: Ranks) -> Outcome:
     """Predict the arrivals with the parent, then turn its posterior into the next."""
     begun = time.perf_counter()
@@ -159,35 +143,42 @@ def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks
     if not order.parent:
         order = replace(order, parent=root(model, order.family, chain_seed=order.chain_seed))
     parent = family.restore(order.parent)
-    forecasts = _forecasts(model, activations, family, parent, order, ranks)
+    question = question_of(model, activations, order.learn)
+    forecasts = _forecasts(question, family, parent, order, ranks)
     predicted = time.perf_counter()
+    columns = question.columns(order.labels_before)
+    unchanged = _unchanged(order, columns, forecasts, predicted - begun)
     if not order.members:
-        return _unchanged(order, forecasts, predicted - begun)
-    base = family.base(model.slots(len(order.labels)), seed=order.chain_seed, centres=model.centres)
+        return unchanged
+    likelihood, evidence = question.evidence(order.members, order.labels)
+    if not evidence:
+        return unchanged
+    base = family.base(
+        model.slots(len(order.labels)), seed=order.chain_seed, centres=model.centres(order.labels)
+    )
     grown = family.grow(parent, base)
-    texts = activations.of([text for text, _ in order.members])
-    targets = [order.labels.index(label) for _, label in order.members]
-    state, beta, beta_nll = _forgotten(model, family, grown, base, order, texts, targets)
+    state, beta, beta_nll = _kept(question, family, grown, base, order)
     tasks = tuple(sorted(set(order.tasks_of_members)))
     prior = family.open(state, tasks)
     prepared = time.perf_counter()
     posterior, fit = update(
         family,
         prior,
-        Classification(model, texts, targets, len(order.labels)),
-        examples=len(targets),
+        likelihood,
+        examples=len(order.members),
         schedule=order.learn.schedule,
         seed=order.seed,
         window=order.window,
         ranks=ranks,
         tasks=order.tasks_of_members,
+        evidence=evidence,
     )
     settled = family.settle(state, prior, posterior, Facts(len(order.labels), order.window, tasks))
     tensors = tensors_of(settled)
     require_finite(tensors, where=f"posterior of window {order.window}")
-    return Outcome(
+    return replace(
+        unchanged,
         tensors=tensors,
-        forecasts=forecasts,
         beta=beta,
         beta_nll=beta_nll,
         kl=fit.kl,
@@ -205,10 +196,12 @@ def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks
 def root(model: AdaptedModel, family: FamilySpec, *, chain_seed: int) -> dict[str, Tensor]:
     """Return the tensors a chain starts from: the base prior before any class is known."""
     made = make_family(family.name, family.options)
-    return tensors_of(made.base(model.slots(0), seed=chain_seed, centres=model.centres))
+    return tensors_of(made.base(model.slots(0), seed=chain_seed, centres=model.centres(())))
 
 
-def _unchanged(order: Order, forecasts: tuple[tuple[float, ...], ...], seconds: float) -> Outcome:
+def _unchanged(
+    order: Order, columns: tuple[str, ...], forecasts: tuple[tuple[float, ...], ...], seconds: float
+) -> Outcome:
     return Outcome(
         tensors=order.parent,
         forecasts=forecasts,
@@ -218,81 +211,49 @@ def _unchanged(order: Order, forecasts: tuple[tuple[float, ...], ...], seconds: 
         nll=0.0,
         steps=0,
         seconds={"predict": seconds},
+        columns=columns,
     )
 
 
 def _forecasts(
-    model: AdaptedModel,
-    activations: Activations,
-    family: Family[Any, Any],
-    parent: Any,
-    order: Order,
-    ranks: Ranks,
+    question: Question, family: Family[Any, Any], parent: Any, order: Order, ranks: Ranks
 ) -> tuple[tuple[float, ...], ...]:
-    """Return p(class) of every arrival; whole batches are dealt to ranks, so bits do not depend on them."""
-    if not order.labels_before or not order.arrivals:
+    """Return what is said of every arrival; ranks get whole batches, so bits do not depend on them."""
+    columns = question.columns(order.labels_before)
+    if not columns or not order.arrivals:
         return ()
     texts, tasks, parts = order.arrivals, order.tasks_of_arrivals, []
     seed = key(order.chain_seed, order.window)
     draws = draws_of(family, parent, tasks=tasks, count=order.learn.draws, seed=seed)
     for rank in ranks.mine():
-        part = torch.zeros(len(texts), len(order.labels_before), dtype=torch.float64)
+        part = torch.zeros(len(texts), len(columns), dtype=torch.float64)
         for start in range(rank * BATCH, len(texts), ranks.world * BATCH):
-            held, whose = activations.of(texts[start : start + BATCH]), tasks[start : start + BATCH]
-            part[start : start + BATCH] = log_predictive(model, held, whose, draws).exp()
+            at = slice(start, start + BATCH)
+            part[at] = question.foretell(texts[at], tasks[at], draws)
         parts.append(part)
-    probs = torch.stack(tuple(ranks.gather(parts))).sum(dim=0)  # one term a row is not zero
-    require_finite({"predictive": probs}, where=f"forecast before window {order.window}")
-    return tuple(tuple(row) for row in probs.tolist())
+    said = torch.stack(tuple(ranks.gather(parts))).sum(dim=0)  # one term a row is not zero
+    require_finite({"predictive": said}, where=f"forecast before window {order.window}")
+    return tuple(tuple(row) for row in said.tolist())
 
 
-def _forgotten(
-    model: AdaptedModel,
-    family: Family[Any, Any],
-    grown: Any,
-    base: Any,
-    order: Order,
-    texts: Sequence[Tensor],
-    targets: Sequence[int],
+def _kept(
+    question: Question, family: Family[Any, Any], grown: Any, base: Any, order: Order
 ) -> tuple[Any, float, dict[str, float]]:
-    """Return the prior, beta and each candidate's nll on a sample of the window, before it is learned.
-
-    Scored with the predictive mixture, on members whose class the parent knew, each class counting the
-    same: the mean weights alone would take an honest doubt for a claim, and a class that has become
-    frequent is no reason to forget the others. A beta below the largest must win by more than two
-    standard errors of the difference, so that forgetting always has evidence behind it.
-    """
-    if order.learn.beta is not None:
-        beta = order.learn.beta
-        return family.forget(grown, base, beta=beta), beta, {}
-    known = [i for i, t in enumerate(targets) if t < len(order.labels_before)]
-    sample = known[:: max(1, len(known) // order.learn.beta_sample)][: order.learn.beta_sample]
-    if not sample:
-        return family.forget(grown, base, beta=1.0), 1.0, {}
-    priors = {b: family.forget(grown, base, beta=b) for b in order.learn.beta_grid}
-    chosen, truth = [texts[i] for i in sample], torch.tensor([targets[i] for i in sample])
-    whose = [order.tasks_of_members[i] for i in sample]
-    count, seed = min(order.learn.draws, BETA_DRAWS), key(order.seed, "beta")
-    costs = {}
-    for beta, prior in priors.items():
-        # The same noise for every candidate.
-        draws = draws_of(family, prior, tasks=whose, count=count, seed=seed)
-        costs[beta] = -log_predictive(model, chosen, whose, draws)[torch.arange(len(sample)), truth]
-    scores, best = kept_share(costs, truth)
-    return priors[best], best, {str(b): s for b, s in scores.items()}
-
-
-def kept_share(costs: Mapping[float, Tensor], classes: Tensor) -> tuple[dict[float, float], float]:
-    """Return each beta's mean over classes of the mean cost, and the beta to take.
-
-    `costs[beta]` (n,) in nats, `classes` (n,). The largest beta stands unless the cheapest beats it by
-    more than two standard errors of their paired difference.
-    """
-    weight = 1.0 / torch.bincount(classes)[classes].double()
-    weight = weight / weight.sum()
-    scores = {b: float((weight * c).sum()) for b, c in costs.items()}
-    largest, best = max(costs), min(costs, key=lambda b: (scores[b], -b))
-    gain = costs[largest] - costs[best]
-    won = (weight * gain).sum()
-    error = (weight * (gain - won)).norm()
-    return scores, best if float(won) > 2 * float(error) else largest
+    keeping = Keeping(
+        beta=order.learn.beta,
+        grid=order.learn.beta_grid,
+        sample=order.learn.beta_sample,
+        draws=order.learn.draws,
+        seed=key(order.seed, "beta"),
+    )
+    return kept(
+        family,
+        grown,
+        base,
+        keeping,
+        question,
+        order.members,
+        order.tasks_of_members,
+        before=order.labels_before,
+        labels=order.labels,
+    )

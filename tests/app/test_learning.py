@@ -40,6 +40,9 @@ def learning(**overrides: object) -> dict[str, object]:
         {"model__rank": 4},
         {"model__dtype": "bfloat16"},
         {"model__parts": ["lora", "prefix"]},
+        {"model__pooling": "last"},
+        {"model__objective": "answer"},
+        {"model__objective": "tokens"},
         {"family__name": "point"},
         {"family__b": "frozen"},
         {"learn__lr": 0.1},
@@ -75,6 +78,8 @@ def test_what_changes_the_belief_changes_the_hash(overrides: dict[str, object]) 
         {"model__dtype": "float32"},
         {"model__adapter_size": 3},  # of a part that is absent
         {"model__prefix_sites": "elsewhere"},
+        {"model__ask": " is"},
+        {"learn__token_correlation": 1.0},
     ],
 )
 def test_where_and_how_it_runs_does_not(overrides: dict[str, object]) -> None:
@@ -88,6 +93,15 @@ def test_the_settings_of_a_part_count_where_it_is_present() -> None:
     assert learning(**hybrid, model__prefix_length=3) == learning(**hybrid)
     alone: dict[str, object] = {"model__parts": ["adapter"]}
     assert learning(**alone, model__rank=3) == learning(**alone)
+
+
+def test_the_settings_of_an_objective_count_where_it_is_chosen() -> None:
+    answer: dict[str, object] = {"model__objective": "answer"}
+    assert learning(**answer, model__ask=" is") != learning(**answer)
+    assert learning(**answer, model__pooling="last") == learning(**answer)
+    tokens: dict[str, object] = {"model__objective": "tokens"}
+    assert learning(**tokens, learn__token_correlation=1.0) != learning(**tokens)
+    assert learning(**tokens, model__ask=" is", model__pooling="last") == learning(**tokens)
 
 
 def test_the_order_of_the_vocabulary_means_nothing() -> None:

@@ -17,9 +17,10 @@ from posterior.family import NotFinite, Tensors
 from posterior.tensors import to_bytes
 from tests.trainers.conftest import SPEC
 from tests.trainers.orders import answers, order
+from trainers.keeping import kept_share
 from trainers.model import AdaptedModel
 from trainers.ray_update import RaySpec, RayUpdater
-from trainers.window import FamilySpec, Local, Outcome, kept_share, root
+from trainers.window import FamilySpec, Local, Outcome, root
 
 BLOB = FamilySpec(name="blob", options={"sd_head": 0.1})
 

@@ -1,0 +1,87 @@
+"""What a model is asked of texts, and what the answers are worth: one kind of question per objective."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, final
+
+import torch
+from torch import Tensor
+
+from trainers.activations import Activations
+from trainers.evaluate import Sampler, log_predictive
+from trainers.likelihood import Classification
+from trainers.model import AdaptedModel
+from trainers.update import Likelihood
+
+Example = tuple[str, str]  # (text, label)
+
+
+class Question(Protocol):
+    """Who predicts and what is learned from; `labels` are the classes known at the time."""
+
+    def columns(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """Name the numbers of a forecast; none means that nothing can be said yet."""
+        ...
+
+    def foretell(self, texts: Sequence[str], tasks: Sequence[str], draws: Sequence[Sampler]) -> Tensor:
+        """Return a forecast of each text, (n, columns), float64."""
+        ...
+
+    def judged(self, members: Sequence[Example], labels: Sequence[str]) -> Mapping[int, int]:
+        """Return the members on which priors may be compared, and what group each stands for."""
+        ...
+
+    def costs(
+        self,
+        members: Sequence[Example],
+        tasks: Sequence[str],
+        draws: Sequence[Sampler],
+        labels: Sequence[str],
+    ) -> Tensor:
+        """Return -log p of each member's truth in nats, (n,), float64."""
+        ...
+
+    def evidence(self, members: Sequence[Example], labels: Sequence[str]) -> tuple[Likelihood, float]:
+        """Return what members are likely under, and N_t: 0 where there is nothing to learn."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class WhichClass:
+    """Of which class is a text? By class rows, wherever those started."""
+
+    model: AdaptedModel
+    activations: Activations
+
+    def columns(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """Return the classes."""
+        return tuple(labels)
+
+    def foretell(self, texts: Sequence[str], tasks: Sequence[str], draws: Sequence[Sampler]) -> Tensor:
+        """Return p(class)."""
+        return log_predictive(self.model, self.activations.of(texts), tasks, draws).exp()
+
+    def judged(self, members: Sequence[Example], labels: Sequence[str]) -> Mapping[int, int]:
+        """Return the members of known classes, by class: a class counts the same however frequent."""
+        return {i: labels.index(label) for i, (_, label) in enumerate(members) if label in labels}
+
+    def costs(
+        self,
+        members: Sequence[Example],
+        tasks: Sequence[str],
+        draws: Sequence[Sampler],
+        labels: Sequence[str],
+    ) -> Tensor:
+        """Return -log p(label) under the mixture."""
+        texts = self.activations.of([text for text, _ in members])
+        truth = torch.tensor([labels.index(label) for _, label in members])
+        return -log_predictive(self.model, texts, tasks, draws)[torch.arange(len(members)), truth]
+
+    def evidence(self, members: Sequence[Example], labels: Sequence[str]) -> tuple[Likelihood, float]:
+        """Return the softmax over class rows; each example counts once."""
+        texts = self.activations.of([text for text, _ in members])
+        targets = [labels.index(label) for _, label in members]
+        return Classification(self.model, texts, targets, len(labels)), float(len(members))
