@@ -15,6 +15,7 @@ from trainers.model import AdaptedModel
 from trainers.noise import key, normals
 
 BATCH = 32  # fixed: forward bits differ between batch shapes
+TEMPERS = (1.0, 1.5, 2.0, 3.0)  # bounded: at infinity nothing would ever be worth forgetting
 
 
 Sampler = Callable[[Sequence[str]], Draw]  # tasks of a batch -> weights
@@ -46,3 +47,14 @@ def log_predictive(
         logits = torch.stack([model.logits(batch, draw(whose)) for draw in draws])
         parts.append(mixture(torch.log_softmax(logits.double(), dim=-1)))
     return torch.cat(parts)
+
+
+def tempered_cost(log_p: Tensor, truth: Tensor) -> Tensor:
+    """Return each example's cost (n,) in nats at the temperature of `TEMPERS` that suits log_p (n, C) best.
+
+    A belief that knows the classes and is too sure of them loses to one that knows nothing: forgetting
+    would mend its calibration by giving up its knowledge. Tempered, both are asked what they know.
+    """
+    rows = torch.arange(len(truth))
+    costs = [-torch.log_softmax(log_p / t, dim=-1)[rows, truth] for t in TEMPERS]
+    return min(costs, key=lambda cost: float(cost.mean()))

@@ -42,9 +42,10 @@ def kept(
     """Return the prior, beta and each candidate's nll on a sample of the window, before it is learned.
 
     Scored with the predictive mixture, on members the parent could foretell (`before` are the classes it
-    knew), each class counting the same: the mean weights alone would take an honest doubt for a claim, and
-    a class that has become frequent is no reason to forget the others. A beta below the largest must win
-    by more than two standard errors of the difference, so that forgetting always has evidence behind it.
+    knew), each class counting the same and each candidate heard at its best temperature: the mean weights
+    alone would take an honest doubt for a claim, a class that has become frequent is no reason to forget
+    the others, and neither is being too sure. A beta below the largest must win by more than two standard
+    errors of the difference, so that forgetting always has evidence behind it.
     """
     if keeping.beta is not None:
         return family.forget(grown, base, beta=keeping.beta), keeping.beta, {}

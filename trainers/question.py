@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainers.activations import Activations
-from trainers.evaluate import Sampler, log_predictive
+from trainers.evaluate import Sampler, log_predictive, tempered_cost
 from trainers.likelihood import Classification
 from trainers.model import AdaptedModel
 from trainers.update import Likelihood
@@ -40,7 +40,7 @@ class Question(Protocol):
         draws: Sequence[Sampler],
         labels: Sequence[str],
     ) -> Tensor:
-        """Return -log p of each member's truth in nats, (n,), float64."""
+        """Return what each member's truth cost, for comparing priors: nats, (n,), float64."""
         ...
 
     def evidence(self, members: Sequence[Example], labels: Sequence[str]) -> tuple[Likelihood, float]:
@@ -75,10 +75,10 @@ class WhichClass:
         draws: Sequence[Sampler],
         labels: Sequence[str],
     ) -> Tensor:
-        """Return -log p(label) under the mixture."""
+        """Return -log p(label) under the mixture at its best temperature."""
         texts = self.activations.of([text for text, _ in members])
         truth = torch.tensor([labels.index(label) for _, label in members])
-        return -log_predictive(self.model, texts, tasks, draws)[torch.arange(len(members)), truth]
+        return tempered_cost(log_predictive(self.model, texts, tasks, draws), truth)
 
     def evidence(self, members: Sequence[Example], labels: Sequence[str]) -> tuple[Likelihood, float]:
         """Return the softmax over class rows; each example counts once."""

@@ -17,6 +17,7 @@ from posterior.family import NotFinite, Tensors
 from posterior.tensors import to_bytes
 from tests.trainers.conftest import SPEC
 from tests.trainers.orders import answers, order
+from trainers.evaluate import tempered_cost
 from trainers.keeping import kept_share
 from trainers.model import AdaptedModel
 from trainers.ray_update import RaySpec, RayUpdater
@@ -82,6 +83,23 @@ def test_less_is_kept_only_where_that_wins_by_more_than_chance(gains: list[float
     error = 2 * statistics.pstdev(gains) / len(gains) ** 0.5
     if abs(statistics.fmean(gains) - error) > 1e-9:
         assert beta == (0.5 if statistics.fmean(gains) > error else 1.0)
+
+
+def test_being_too_sure_is_no_reason_to_forget() -> None:
+    """Right in eight of ten and far too sure: as it stands worse than knowing nothing, tempered better."""
+    truth = torch.tensor([0] * 10)
+    right, wrong = torch.tensor([0.0, -9.0, -9.0]), torch.tensor([-9.0, 0.0, -9.0])
+    sure = torch.log_softmax(torch.stack([right] * 8 + [wrong] * 2), dim=-1)
+    ignorant = torch.full((10, 3), 1 / 3).log()
+    assert float(-sure[:, 0].mean()) > float(-ignorant[:, 0].mean())
+    assert float(tempered_cost(sure, truth).mean()) < float(tempered_cost(ignorant, truth).mean())
+
+
+def test_being_wrong_is_a_reason_to_forget_at_any_temperature() -> None:
+    truth = torch.tensor([0] * 10)
+    swapped = torch.log_softmax(torch.tensor([[-6.0, 0.0]] * 10), dim=-1)
+    ignorant = torch.full((10, 2), 0.5).log()
+    assert float(tempered_cost(swapped, truth).mean()) > float(tempered_cost(ignorant, truth).mean()) + 1
 
 
 def _costs(data: list[tuple[int, float, float]]) -> tuple[dict[float, torch.Tensor], torch.Tensor]:
