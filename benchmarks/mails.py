@@ -242,7 +242,9 @@ class Bench:
 
     def _kept(self, title: str, said: str, through: Callable[[], Memory]) -> dict[str, Any]:
         path = self.home / "runs" / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.json"
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"code": None}
+        kept: dict[str, Any] = (
+            json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"code": ""}
+        )
         if kept["code"] == self._code or (kept["code"] and self._old_too):
             return {**kept["measures"], "code": kept["code"][:12]}
         print(f"{title} ", end="", file=sys.stderr, flush=True)
