@@ -15,8 +15,8 @@ from transformers import (
     Gemma2ForCausalLM,
     LlamaForCausalLM,
     LlamaModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from posterior.blob import Blob
@@ -101,19 +101,22 @@ def test_prefix_and_top_make_the_model_padded_on_the_right(
 def test_layers_of_two_kinds_keep_their_kind_above_the_cut(tmp_path: Path) -> None:
     """Layer 1 sees two tokens back and layer 3 all: a top that counts its layers from 0 would swap them."""
     torch.manual_seed(0)
-    config = Qwen2Config(
+    config = Qwen3Config(
         **{k: v for k, v in small_config().to_dict().items() if k in _SHARED},
+        head_dim=8,
         use_sliding_window=True,
         sliding_window=2,
         layer_types=["full_attention", "sliding_attention", "full_attention", "sliding_attention"],
     )
-    made = Qwen2ForCausalLM(config)
+    made = Qwen3ForCausalLM(config)
     made.save_pretrained(tmp_path)
     save_words(tmp_path)
     model = AdaptedModel(small_spec(tmp_path, objective="tokens", sites=r"layers\.3\.self_attn\.q_proj$"))
     draw = {s.name: torch.zeros(1, *s.shape) for s in model.slots(0)}
     hidden, _ = model.hidden([model.activate(TEXTS[0])], draw)
-    by_hand = made(input_ids=model.tokens(TEXTS[0]).unsqueeze(0)).logits[0]
+    ids = model.tokens(TEXTS[0])
+    assert len(set(ids.tolist())) > 4  # of equal tokens, any window shows the same
+    by_hand = made(input_ids=ids.unsqueeze(0)).logits[0]
     torch.testing.assert_close(model.out.logits(hidden[0]), by_hand, atol=2e-4, rtol=1e-4)
 
 
@@ -349,6 +352,16 @@ def test_tokens_are_foretold_before_they_are_learned_and_better_after(tokens: Ad
     costs = [sum(row[0] for row in outcome.forecasts) for outcome in (first, second)]
     assert costs[1] < 0.8 * costs[0]
     assert set(second.beta_nll) == {"1.0", "0.999", "0.99", "0.9", "0.5", "0.0"}
+
+
+def test_the_more_a_token_counts_the_further_a_window_moves(tokens: AdaptedModel) -> None:
+    wide = FamilySpec(name="blob", options={"sd_up": 0.3})
+    asked = replace(order(0, ("linux",), (), root(tokens, wide, chain_seed=1)), family=wide)
+    little, much = (
+        Local(tokens).carry_out(replace(asked, learn=replace(asked.learn, token_correlation=kappa)))
+        for kappa in (0.02, 1.0)
+    )
+    assert much.kl > 2 * little.kl
 
 
 def test_texts_of_one_token_teach_nothing(tokens: AdaptedModel) -> None:
