@@ -212,6 +212,8 @@ def _initialise(spec: RaySpec) -> None:
         return
     spec.storage.mkdir(parents=True, exist_ok=True)
     logging.getLogger("ray").setLevel(logging.WARNING)
+    # Ray makes its workers nice, so that they yield to everything else on the host; learning is the work.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     own: dict[str, Any] = {"num_cpus": spec.workers * spec.threads, "include_dashboard": False}
     ray.init(
         address=spec.address,
