@@ -112,7 +112,8 @@ class GaussianLowRank:
         """Return the belief at `state`'s mean with the prior's precision plus the rows'."""
         mean, spread = state.state.mean, prior.state
         made, dropped = lowrank.compress(LowRank(mean, spread.log_sd, spread.factor), rows, rank=self.rank)
-        return joint(made), dropped
+        absorbed = joint(made)
+        return replace(absorbed, apart=(prior.core, lowrank.spread_kl(absorbed, prior))), dropped
 
     def settle(self, state: LowRank, prior: Joint, posterior: Joint, facts: Facts) -> LowRank:
         """Return where the window ended."""

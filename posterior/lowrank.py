@@ -48,7 +48,8 @@ class Joint:
     """A `LowRank` made ready to work with.
 
     `whitened` H (k, P) and `core`, the Cholesky factor of C (k, k), are float64; `low` H and `gain` A H
-    are what a draw multiplies by, in the dtype of the weights.
+    are what a draw multiplies by, in the dtype of the weights. `apart` is the divergence of this spread
+    from that of the belief with the given core, known once for all the steps that move only the mean.
     """
 
     state: LowRank
@@ -56,6 +57,7 @@ class Joint:
     core: Tensor
     low: Tensor
     gain: Tensor
+    apart: tuple[Tensor, Tensor] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -105,6 +107,8 @@ def quadratic(state: LowRank, prior: Joint) -> Tensor:
 
 def spread_kl(belief: Joint, prior: Joint) -> Tensor:
     """Return 0.5 [tr(Lambda_p Lambda_q^-1) - P + log|Lambda_q| - log|Lambda_p|], exactly 0 at equality."""
+    if belief.apart is not None and belief.apart[0] is prior.core:
+        return belief.apart[1]
     if _same_spread(belief.state, prior.state):
         return torch.zeros((), dtype=torch.float64)
     names = belief.names

@@ -77,6 +77,7 @@ def learn_spec(settings: Settings) -> LearnSpec:
             temperature=learn.temperature,
             kl_schedule=learn.kl_schedule,
             draws=learn.train_draws,
+            curvature_sample=learn.curvature_sample,
         ),
         draws=learn.draws,
         beta=learn.beta,

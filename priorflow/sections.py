@@ -134,6 +134,8 @@ class LearnSettings(Section):
     """Share of the steps over which the step size rises."""
     train_draws: int = Field(default=1, ge=1)
     """Weight draws per example and step."""
+    curvature_sample: int = Field(default=128, ge=1)
+    """Examples behind an interim estimate of curvature, for families that count it; the last takes all."""
     draws: int = Field(default=10, ge=0)
     """Weight draws behind a prediction; 0 predicts with the mean weights."""
     beta: Beta = None

@@ -60,7 +60,7 @@ class Schedule:
     temperature: float = 1.0
     draws: int = 1
     kl_schedule: KlSchedule = "constant"
-    curvature_sample: int = 256
+    curvature_sample: int = 128
 
 
 @dataclass(frozen=True, slots=True)
