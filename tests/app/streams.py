@@ -17,7 +17,7 @@ EVENTS, LABELS = "priorflow.events", "priorflow.labels"
 WORDS = {"linux": "kernel module will not boot", "money": "win cheap cash offer now"}
 
 
-def small_stream(count: int = 120, *, poison: bool = False, altered: int | None = None) -> MemoryLog:
+def small_stream(count: int = 120, *, altered: int | None = None) -> MemoryLog:
     """Return events on three partitions and late labels on two; `altered` changes one event's text."""
     rng = random.Random(5)
     lanes: list[Partition] = [(EVENTS, p) for p in range(3)] + [(LABELS, p) for p in range(2)]
@@ -29,8 +29,6 @@ def small_stream(count: int = 120, *, poison: bool = False, altered: int | None 
         text = f"{WORDS[kind]} number {i}" + (" now" if i == altered else "")
         value, headers = event_record(Event(event_id=f"m{i}", text=text, time_ms=time_ms), source="test")
         lane = (EVENTS, rng.randrange(3))
-        if poison and i % 7 == 0:
-            log.append(lane, b"\xff not text")
         log.append(lane, value, headers=headers)
         told.append(
             Label(event_id=f"m{i}", label=kind, time_ms=time_ms + int(rng.paretovariate(1.2) * 90_000))
@@ -60,7 +58,6 @@ def small_settings(home: Path, archive: Path | None, /, **more: Any) -> Settings
         "learn.epochs": 1,
         "learn.draws": 2,
         "learn.beta_sample": 8,
-        "records.breaker.share": 0.9,
         "mlflow.enabled": False,
         "gate.min_labels": 10,
         **({} if archive is None else {"source": f"archive:{archive}"}),

@@ -1,32 +1,19 @@
-"""The application on its real parts: learn, go on, replay, explain; killed and started again."""
+"""The application on its real parts: learn, go on, replay, explain."""
 
 from __future__ import annotations
 
 import itertools
-import random
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from connectors.blobs import open_blobs
-from connectors.ledger import open_ledger
-from posterior.snapshot import Snapshot
 from priorflow.config import ConfigError, Settings
 from priorflow.console import JsonLines, Silent
 from priorflow.replay import branch, verify
 from priorflow.run import execute
+from tests.app.histories import history
 from tests.app.streams import EVENTS, archived, small_settings, small_stream
-
-
-def history(settings: Settings, chain: str = "main") -> list[Snapshot]:
-    ledger = open_ledger(settings.ledger_url, open_blobs(settings.blobs_url))
-    try:
-        return list(ledger.history(chain))
-    finally:
-        ledger.close()
 
 
 @pytest.fixture(scope="module")
@@ -99,42 +86,3 @@ def test_what_if_learns_into_a_chain_of_its_own(done: Settings, archive: Path) -
     assert [s.sha for s in history(done)] == before
     assert [s.report.get("members") for s in history(done, "lora")[1:]] == [50, 50]
     assert history(done, "lora")[-1].report["kl_nats"] == 0.0
-
-
-def test_poison_changes_no_posterior(done: Settings, tmp_path: Path) -> None:
-    poisoned = archived(small_stream(poison=True), tmp_path / "poisoned")
-    settings = small_settings(tmp_path / "home", poisoned)
-    execute(settings, until_end=True, console=Silent())
-    rows = history(settings)
-    assert [s.posterior for s in rows] == [s.posterior for s in history(done)]
-    assert rows[-1].counts["dead_lettered"] > 0
-
-
-def killed(home: Path, archive: Path, step: str, at: int) -> int:
-    command = [sys.executable, "-m", "tests.app.kill_me", str(home), str(archive), step, str(at)]
-    return subprocess.run(command, check=False, cwd=Path(__file__).parents[2], timeout=120).returncode
-
-
-STEPS = [
-    "after-plan",
-    "after-train",
-    "before-blob-rename",
-    "before-ledger-commit",
-    "in-ledger-commit",
-    "before-acknowledge",
-    "after-acknowledge",
-]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_kill_nine_at_each_step_leaves_the_undisturbed_chain(
-    done: Settings, archive: Path, tmp_path: Path
-) -> None:
-    """Killed once at every step, each time by a process of its own on what the last one left."""
-    rng = random.Random(1)
-    codes = [killed(tmp_path, archive, step, rng.choice([1, 1, 2])) for step in STEPS]
-    assert codes.count(-signal.SIGKILL) >= len(STEPS) - 2
-    assert killed(tmp_path, archive, "never", 1) == 0
-    settings = small_settings(tmp_path, archive)
-    assert [s.sha for s in history(settings)] == [s.sha for s in history(done)]
