@@ -69,7 +69,7 @@ class MortalDriver:
 
     def carry_out(self, order: Order) -> Outcome:
         # The first window of a life also waits for the workers to start: let it pass.
-        timer = threading.Timer(0.1, self._crash, [MID_TRAIN])
+        timer = threading.Timer(0.05, self._crash, [MID_TRAIN])
         if order.members:
             timer.start()
         try:
