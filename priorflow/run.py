@@ -35,6 +35,7 @@ from posterior.snapshot import Blobs, Chain, Circumstance, Fence, Fenced, Ledger
 from priorflow.cluster import client
 from priorflow.config import ConfigError, Settings
 from priorflow.console import Console
+from priorflow.garbage import seldom_collected
 from priorflow.judging import scorer, told
 from priorflow.learning import differences, family_spec, learn_spec, learning_settings, model_spec
 from priorflow.opening import MLFLOW
@@ -244,6 +245,7 @@ def execute(
 ) -> RunOutcome:
     """Run until stopped, the end of the log or `max_windows`; see the exit statuses for what may fail."""
     with ExitStack() as stack:
+        stack.enter_context(seldom_collected())
         blobs = open_blobs(settings.blobs_url, crash=crash)
         settings.home_folder.mkdir(parents=True, exist_ok=True)
         ledger = open_ledger(settings.ledger_url, blobs, crash=crash)
