@@ -34,7 +34,7 @@ FETCH: Final[Mapping[str, Any]] = {
     "isolation_level": "read_committed",
     "max_poll_records": 5000,
     "max_partition_fetch_bytes": 4 << 20,
-    # One fetch at a time goes to a broker: while it waits at the ends of short partitions, long ones wait too.
+    # One fetch at a time goes to a broker: while it waits at the ends of short partitions, long ones wait.
     "fetch_max_wait_ms": 50,
     "metrics_enabled": False,
 }
