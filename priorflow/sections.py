@@ -102,7 +102,7 @@ class FamilySettings(Section):
     model_config = ConfigDict(extra="allow")
 
     name: str = "blob"
-    """`blob` is Bayesian LoRA, `point` plain LoRA."""
+    """`blob` is Bayesian LoRA, `bhpeft` a hybrid of three parts, `point` plain LoRA; see docs/methods.md."""
 
     def options(self) -> dict[str, Any]:
         """Return what was said beside the name; `learning.family_spec` checks it."""
