@@ -1,0 +1,1 @@
+"""Deliberate bugs, each of which a law must catch: `make mutants`."""
