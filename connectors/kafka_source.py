@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import (
@@ -309,4 +309,4 @@ def _headers(found: Sequence[tuple[str, bytes | None]]) -> tuple[tuple[str, byte
     for _, value in found:
         if value is None:
             return tuple((name, value or b"") for name, value in found)
-    return tuple(found)
+    return tuple(cast("Sequence[tuple[str, bytes]]", found))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any, Literal, final
+from typing import Any, Final, Literal, final
 
 from stream.plan import Forecast, Member
 from stream.record import Millis, Position
@@ -21,6 +21,9 @@ class WindowRules:
 
     kind: Literal["count", "time"] = "count"
     size: int = 500
+
+
+_FIELDS: Final = tuple(Member.__annotations__)
 
 
 @final
@@ -73,12 +76,12 @@ class Windower:
 
     def dump(self) -> list[Any]:
         """Return the open members as plain JSON values, in order."""
-        return [[_plain(getattr(m, name)) for name in Member.__slots__] for m in self._members.values()]
+        return [[_plain(getattr(m, name)) for name in _FIELDS] for m in self._members.values()]
 
     def load(self, data: list[Any]) -> None:
         """Fill an empty window from `dump`."""
         for values in data:
-            fields = dict(zip(Member.__slots__, values, strict=True))
+            fields = dict(zip(_FIELDS, values, strict=True))
             fields |= {"event": Position(*fields["event"]), "label_at": Position(*fields["label_at"])}
             self.accept(Member(**fields))
 

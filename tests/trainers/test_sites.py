@@ -82,8 +82,8 @@ def features(model: AdaptedModel, draw: Draw) -> Tensor:
 
 
 def pooled(hidden: Tensor) -> Tensor:
-    unit: Tensor = functional.normalize(hidden.mean(dim=0), dim=0)
-    return unit * float(hidden.shape[1]) ** 0.5
+    unit: Tensor = functional.normalize(hidden.mean(dim=0), dim=0) * float(hidden.shape[1]) ** 0.5
+    return unit
 
 
 def lora(layer: Any, x: Tensor, w: Matrices, name: str, scale: float) -> Tensor:
