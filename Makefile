@@ -6,7 +6,7 @@ STAMP := .venv/.priorflow-ready
 FAST := not (kafka or ray or mlflow or postgres or slow)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test mutants format pins clean
+.PHONY: help setup demo check test bench mutants format pins clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ check: $(STAMP)  ## format, lint, types, import contracts, fast tests
 
 test: setup  ## every test, those on the real Kafka, Ray, MLflow and PostgreSQL included, none skipped
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --no-skips
+
+bench: setup  ## what it costs, measured: history, pipeline, memory (25 minutes, on a quiet machine)
+	@for name in history pipeline memory; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 mutants: $(STAMP)  ## plant deliberate bugs in belief and learner: a law must catch each
 	$(BIN)/python -m tests.mutants --processes $(WORKERS)
