@@ -220,12 +220,12 @@ def test_killed_at_random_moments_the_chain_is_the_undisturbed_one(
     """From outside, at start-up too, while records are being produced and versions published."""
     rng, topics = random.Random(2), new_topics(kafka)
     said = said_of(kafka, topics, tmp_path / "home", **{"mlflow.enabled": True})
-    stream, lives = a_stream(topics, 300, seed=2), Lives(said)
+    stream, lives = a_stream(topics, 140, seed=2), Lives(said)
     registry(load(overrides=said)).version_of("none")  # has MLflow make its tables, which outlasts a life
     with Producer(kafka, stream, seed=2) as producer:
         for i in range(RANDOM_KILLS):
             producer.upto(consumed(said) + AHEAD)
-            lives.is_killed(rng.randrange(30), then_s=rng.uniform(0, 1.0 if i % 6 == 0 else 0.05))
+            lives.is_killed(rng.randrange(20), then_s=rng.uniform(0, 1.0 if i % 6 == 0 else 0.05))
     lives.ends()
     rows = assert_as_if_undisturbed(kafka, said, stream, tmp_path / "undisturbed")
     assert_versions_are_the_ledger(said, rows)
