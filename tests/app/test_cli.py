@@ -279,7 +279,7 @@ def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path) -> None:
 
 def test_every_error_of_ours_has_a_status() -> None:
     """What reaches the command line is told apart; what is named here never does."""
-    inside = {"OutOfStep", "_Stop", "_Bad", "YamlError"}
+    inside = {"OutOfStep", "Stop", "_Bad", "YamlError"}
     unmapped = [
         f"{module.__name__}.{name}"
         for module in our_modules()
