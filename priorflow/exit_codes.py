@@ -70,7 +70,7 @@ _DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 
 def code_for(error: BaseException) -> ExitCode:
     """Return the exit status of an error: that of the nearest class the table knows, else BUG."""
-    if isinstance(error, KeyboardInterrupt):
+    if _interrupted(error):
         return ExitCode.INTERRUPTED
     for kind in type(error).__mro__:
         code = _CODES.get(f"{kind.__module__}.{kind.__qualname__}")
@@ -79,6 +79,20 @@ def code_for(error: BaseException) -> ExitCode:
     if isinstance(error, OSError) and error.errno in _DISK:
         return ExitCode.UNREACHABLE
     return ExitCode.BUG
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Tell whether an error is an interrupt, or came up while one was being handled.
+
+    A client that is closed in mid-call because somebody pressed Ctrl-C may well fail at it.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def known_errors() -> tuple[str, ...]:

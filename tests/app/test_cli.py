@@ -23,6 +23,7 @@ from posterior.snapshot import Snapshot
 from posterior.tensors import to_bytes
 from priorflow.cli import build, call
 from priorflow.exit_codes import MEANING, ExitCode, code_for, known_errors
+from stream.source import SourceUnavailable
 from tests.connectors.chain_builder import OWNER, Writer, learned, progress
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -275,6 +276,19 @@ def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path) -> None:
     command = f"{sys.executable} -m priorflow snapshots ls | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_fails_while_an_interrupt_is_handled_is_the_interrupt() -> None:
+    def closing() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            msg = "the cluster did not answer while its client was closed"
+            raise SourceUnavailable(msg)
+
+    with pytest.raises(SourceUnavailable) as failed:
+        closing()
+    assert code_for(failed.value) is ExitCode.INTERRUPTED
 
 
 def test_every_error_of_ours_has_a_status() -> None:
