@@ -14,7 +14,7 @@ from benchmarks.intervals import Estimate
 from benchmarks.result import RESULTS, Result, Row
 
 COMMITTED = sorted(RESULTS.glob("*.json"))
-FORM = {
+FORM: dict[str, type | tuple[type, ...]] = {
     "what": str,
     "target": (int, float),
     "measured": (int, float),
