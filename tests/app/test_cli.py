@@ -257,7 +257,10 @@ def test_an_interrupt_is_status_130(tmp_path: Path) -> None:
     """Ctrl-C while a command waits for a cluster that took the call but never answers."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"kafka.bootstrap=127.0.0.1:{silent.getsockname()[1]}"
-        command = [sys.executable, "-m", "priorflow", "dlq", "ls", "--set", address]
+        # Whoever runs the tests in the background ignores SIGINT, and so would the command.
+        heeding = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        heeding += "from priorflow.cli import main; main(sys.argv[1:])"
+        command = [sys.executable, "-c", heeding, "dlq", "ls", "--set", address]
         with (
             subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
