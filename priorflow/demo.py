@@ -31,7 +31,7 @@ from priorflow.baseline_river import bag_of_words
 from priorflow.cluster import client, start_broker
 from priorflow.config import Settings
 from priorflow.console import Console
-from priorflow.demo_baselines import BLOB, LORA, Windows, mean_field, our_matrix, sequential_lora
+from priorflow.demo_baselines import LORA, Windows, our_matrix, sequential_lora
 from priorflow.demo_gate import plant
 from priorflow.demo_stream import produce
 from priorflow.opening import MLFLOW
@@ -71,7 +71,7 @@ DEMO: Final[Mapping[str, Any]] = {
     },
     "window": {"kind": "count", "size": 640},
     "model": {"max_tokens": 48},
-    "family": {"name": "gaussian_lowrank", "rank": 300, "sd_head": 0.1},
+    "family": {"name": "blob", "sd_head": 0.1},
     "learn": {"epochs": 3, "batch": 16, "lr": 0.1, "draws": 10, "workers": 1, "threads": 2},
     "gate": {"min_labels": 200, "max_ece": 0.3},
     "mlflow": {"registered_model": "priorflow-demo", "experiment": "priorflow-demo"},
@@ -205,19 +205,15 @@ def _compare(
         ours = our_matrix(updater, rules, beliefs, windows, bar.advance)
     with console.progress("baseline: sequential LoRA", total=len(windows)) as bar:
         lora = sequential_lora(updater, rules, windows, LORA_LR, bar.advance)
-    with console.progress("mean-field BLoB on the same windows", total=len(windows)) as bar:
-        blob = mean_field(updater, rules, windows, bar.advance)
     with console.progress("baseline: bag of words, naive Bayes"):
         bag = bag_of_words(windows)
     told_now: dict[str, Sequence[Prediction]] = {
         OURS: predictions(windows),
-        BLOB: blob.predictions,
         LORA: lora.predictions,
         BAG: bag.predictions,
     }
     matrices: dict[str, Matrix] = {
         OURS: ours,
-        BLOB: blob.matrix,
         LORA: lora.matrix,
         BAG: bag.matrix,
     }

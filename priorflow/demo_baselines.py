@@ -17,7 +17,6 @@ Windows = Mapping[int, Sequence[Member]]  # by Snapshot.index
 Told = Callable[[], None]
 Rehearsed = Callable[[int], Sequence[Member]]
 LORA = "sequential LoRA"
-BLOB = "mean-field BLoB"
 SAMPLE = 64
 
 
@@ -63,11 +62,6 @@ def sequential_lora(updater: Updater, rules: Rules, windows: Windows, lr: float,
     learn = replace(rules.learn, draws=0, beta=1.0, schedule=replace(rules.learn.schedule, lr=lr))
     point = FamilySpec(name="point", options={})
     return sequential(updater, replace(rules, family=point, learn=learn), windows, told)
-
-
-def mean_field(updater: Updater, rules: Rules, windows: Windows, told: Told) -> Memory:
-    """Learn the same windows as BLoB: the same objective, but every weight believed by itself."""
-    return sequential(updater, replace(rules, family=FamilySpec(name="blob", options={})), windows, told)
 
 
 def sequential(
