@@ -37,7 +37,7 @@ from typing import Any, Final
 
 import torch
 
-from benchmarks.papers.bora_claims import Cells, claims, figure, pretty
+from benchmarks.papers.bora_claims import MANY, Cells, claims, figure, pretty
 from benchmarks.papers.texts import ASSETS, ROOT
 from connectors.vader import Rated, fetch_vader, load_vader
 from posterior.calibration import ece
@@ -60,7 +60,7 @@ TESTS: Final = 300  # of each domain, of documents that nothing is learned from
 SCALES: Final = {"sd_down": 0.02, "sd_up": 0.02, "sd_head": 0.1}  # of a weight in all, by kind
 GUESS: Final = 4.0  # tau that the hierarchical method begins with
 BATCH, LR, DRAWS = 16, 0.1, 6
-PASSES, STEPS = 5, 120  # at least so many passes, and in small domains so many steps alone
+PASSES, STEPS = 5, 120  # at least so many passes, and so many steps for a domain alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +114,8 @@ def drawn(domain: str, size: int, seed: int) -> list[Rated]:
 
 
 def learning(sizes: Mapping[str, int], draws: int) -> LearnSpec:
-    """Return the passes that give the smallest domain its steps."""
-    alone = math.ceil(min(sizes.values()) / BATCH)
+    """Return the passes that give a domain of mean size its steps, were it alone."""
+    alone = math.ceil(sum(sizes.values()) / len(sizes) / BATCH)
     schedule = Schedule(epochs=max(PASSES, math.ceil(STEPS / alone)), batch=BATCH, lr=LR)
     return LearnSpec(schedule=schedule, draws=draws, beta=1.0)
 
@@ -216,7 +216,7 @@ def fits(
             yield "curve", tau, Fit(name="posterior", family=fixed, sizes=every, seed=seed)
             yield "curve", tau, Fit(name="map", family=points, sizes=every, seed=seed)
         for domain in DOMAINS:
-            mixed = dict.fromkeys(DOMAINS, max(sizes)) | {domain: min(sizes)}
+            mixed = dict.fromkeys(DOMAINS, min(MANY, max(sizes))) | {domain: min(sizes)}
             yield (
                 "few",
                 DOMAINS.index(domain),
@@ -248,7 +248,7 @@ def how(sizes: Sequence[int], seeds: Sequence[int]) -> dict[str, Any]:
         "schedule": f"batches of {BATCH}, step {LR}, at least {PASSES} passes and {STEPS} steps alone",
         "predicted": f"a mixture of {DRAWS} draws; points by themselves",
         "curve": f"{CURVE_SIZE} labels of each domain, tau the same for all tensors",
-        "few": f"one domain of {min(sizes)} labels beside three of {max(sizes)}, each in turn",
+        "few": f"one domain of {min(sizes)} labels beside three of {min(MANY, max(sizes))}, each in turn",
     }
 
 
