@@ -6,7 +6,7 @@ Tweets of VADER in three classes, few of them to learn from. Every method starts
 takes the same number of steps in the same units and sees the same tweets; LoRA is MonteCLoRA without its
 law (no noise, no charge), BLoB is MonteCLoRA without its draws. Fits are kept in
 .priorflow/bench-papers/monteclora by everything that decides them, so a run that was stopped goes on. The
-full run takes about 20 minutes of one core.
+full run takes about 40 minutes of one core.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ SPEC: Final = ModelSpec(
 )
 EPOCHS: Final = 8
 BATCH: Final = 16
-FIT_S: Final = 15  # what a fit takes on one core, for the estimate before the first is done
+FIT_S: Final = 32  # what a fit takes on one core, for the estimate before the first is done
 
 
 @dataclass(frozen=True, slots=True)
