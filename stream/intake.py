@@ -180,17 +180,17 @@ class Intake:
         The closing must be settled before the next call. Raises TooMuchBad.
         """
         assert self._expected is None, "the last closing was not settled"
-        merge, every = self._merge, self._rules.progress_every
+        merge, window, every = self._merge, self._join.window, self._rules.progress_every
         while True:
             top = merge.peek()
             if self._endings and (closing := self._at_ending(top)) is not None:
                 return closing
             if top is None:
                 return None
-            if self._join.due(top[0]) and self._counts_as_news(top):
+            if window.end_ms is not None and window.end_ms <= top[0] and self._counts_as_news(top):
                 return self._close("window")
             self._release(merge.take())
-            if self._join.full():
+            if window.full:
                 return self._close("window")
             if self._since >= every:
                 return self._close("progress")
@@ -281,10 +281,10 @@ class Intake:
         counts["consumed"] += 1
         counts["expired"] += self._join.expire(time_ms)
         if isinstance(body, Refusal):
-            self._dead_letter(record.raw, body)
+            self._dead_letter(record.whole(), body)
         elif late and self._diverted(record):
             counts["late"] += 1
-            self._setaside.append(Setaside(record.raw, None))
+            self._setaside.append(Setaside(record.whole(), None))
             self._breaker.good()
         else:
             self._take_in(record, body, time_ms)
@@ -312,4 +312,6 @@ class Intake:
         self._breaker.bad(raw.position, refusal)
 
     def _diverted(self, record: Record) -> bool:
-        return self._rules.late == "divert" and all(name != PASSED_LATENESS for name, _ in record.raw.headers)
+        if self._rules.late == "accept":
+            return False
+        return all(name != PASSED_LATENESS for name, _ in record.whole().headers)

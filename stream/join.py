@@ -28,7 +28,7 @@ class Join:
     def __init__(self, window: WindowRules, horizons: Horizons, max_classes: int) -> None:
         """Start empty."""
         self._store = PendingStore(horizons)
-        self._window = Windower(window)
+        self.window = Windower(window)
         self._max_classes = max_classes
         self.classes: tuple[str, ...] = ()  # learned so far, in order of first sight
         self._known: frozenset[str] = frozenset()
@@ -36,20 +36,11 @@ class Join:
 
     def waiting(self) -> tuple[int, int, int]:
         """Return events without label, labels without event, members of the open window."""
-        return len(self._store.events), len(self._store.orphans), len(self._window)
+        return len(self._store.events), len(self._store.orphans), len(self.window)
 
     def records(self) -> int:
         """Return how many records wait here; a member is two."""
-        return len(self._store.events) + len(self._store.orphans) + 2 * len(self._window)
-
-    def due(self, time_ms: Millis) -> bool:
-        """Tell whether a time window ends before a record of this effective time."""
-        end_ms = self._window.end_ms
-        return end_ms is not None and time_ms >= end_ms
-
-    def full(self) -> bool:
-        """Tell whether a count window has its last member."""
-        return self._window.full()
+        return len(self._store.events) + len(self._store.orphans) + 2 * len(self.window)
 
     def expire(self, now_ms: Millis) -> int:
         """Let go of what is too old or too much; return the number of records."""
@@ -60,7 +51,7 @@ class Join:
         store, event_id = self._store, event.event_id
         if (
             event_id in store.events
-            or self._window.member(event_id)
+            or self.window.member(event_id)
             or store.past.learned(event_id) is not None
         ):
             return False
@@ -79,27 +70,27 @@ class Join:
         """
         store, event_id = self._store, event_of(label.event_id)
         if (event := store.events.get(event_id)) is not None:
-            if self._admits(label.label, record.raw):
+            if self._admits(label.label, record.whole()):
                 del store.events[event_id]
                 self._accept(event_id, event, label.label, record.position, record.sha256, now_ms)
             return None
-        if (member := self._window.member(event_id)) is not None:
+        if (member := self.window.member(event_id)) is not None:
             return self._relabel(member, label.label, record)
         if (learned := store.past.learned(event_id)) is not None:
             _log.info("%s tells the label of %s, which is behind us: not learned", record.position, event_id)
             return "duplicate" if learned else "expired"
-        told = Told(label.label, label.time_ms, record.sha256, record.raw)
+        told = Told(label.label, label.time_ms, record.sha256, record.whole())
         return "duplicate" if store.add_orphan(event_id, told) else None
 
     def _relabel(self, member: Member, label: str, record: Record) -> Account | None:
-        if not self._admits(label, record.raw, instead_of=member.label):
+        if not self._admits(label, record.whole(), instead_of=member.label):
             return None
-        self._window.relabel(member.event_id, label, record.position, record.sha256)
+        self.window.relabel(member.event_id, label, record.position, record.sha256)
         return "duplicate"
 
     def _admits(self, label: str, raw: RawRecord, instead_of: str | None = None) -> bool:
         """Tell whether a label may become a class, if it is none yet; a refused one is noted."""
-        labels = self._window.labels
+        labels = self.window.labels
         if label in self._known or label in labels:
             return True
         classes = len(self._known.union(labels))
@@ -114,7 +105,7 @@ class Join:
     def _accept(
         self, event_id: str, event: Waiting, label: str, at: Position, sha256: str, now_ms: Millis
     ) -> None:
-        self._window.accept(
+        self.window.accept(
             Member(
                 event_id,
                 event.text,
@@ -135,12 +126,12 @@ class Join:
         """Attach a forecast to an event that waits, or to an open member."""
         if (event := self._store.events.get(event_id)) is not None:
             event.forecast = forecast
-        elif self._window.member(event_id) is not None:
-            self._window.forecast(event_id, forecast)
+        elif self.window.member(event_id) is not None:
+            self.window.forecast(event_id, forecast)
 
     def close(self) -> tuple[Member, ...]:
         """Return the members of the open window in order and begin the next."""
-        return self._window.close()
+        return self.window.close()
 
     def settle(self, members: Sequence[Member], now_ms: Millis, *, learned: bool) -> None:
         """Remember the members of a closed window, and their labels if they were learned."""
@@ -160,7 +151,7 @@ class Join:
             "classes": canonical_json(self.classes),
             "past": self._store.past.dump(),
             "store": canonical_json(self._store.dump()),
-            "window": canonical_json(self._window.dump()),
+            "window": canonical_json(self.window.dump()),
         }
 
     def load(self, data: Mapping[str, Any], now_ms: Millis) -> None:
@@ -168,4 +159,4 @@ class Join:
         self._learn(dict.fromkeys(data["classes"]))
         self._store.load(data["store"])
         self._store.past.load(data["past"], now_ms)
-        self._window.load(data["window"])
+        self.window.load(data["window"])

@@ -12,15 +12,15 @@ from typing import Final, final
 
 from stream.clock import ClockRules, disbelief
 from stream.plan import Reach
-from stream.record import Millis, Record, Refusal
+from stream.record import Event, Millis, Record, Refusal
 from stream.source import Floor, Partition
 
 DAWN: Final = -(1 << 62)  # where a bad record stands before its partition has shown any time
 TIMELESS: Final = -(1 << 61)  # a watermark below this came from no event and judges none
 
-# (effective time, topic, event id, partition, offset, late, record): sorts as the merge does, for no two
-# share partition and offset. A plain tuple: there is one for every record.
-Placed = tuple[Millis, str, str, int, int, bool, Record]
+# (effective time, topic, event id, partition, offset, late, record, watermark before it): sorts as the merge
+# does, for no two share partition and offset. A plain tuple: there is one for every record.
+Placed = tuple[Millis, str, str, int, int, bool, Record, Millis]
 
 
 class OutOfStep(RuntimeError):
@@ -68,7 +68,7 @@ class Lane:
         self._held: list[Record] = []
         self._votes = 0
         self._careful = self._undecided()
-        self._waiting: deque[tuple[Millis, Placed]] = deque()  # watermark before it, and its place
+        self._waiting: deque[Placed] = deque()
         self.waiting = 0  # records that have their place and are not released
 
     def _undecided(self) -> bool:
@@ -162,23 +162,23 @@ class Lane:
             late = time_ms < since
             if late:
                 time_ms = since
+            elif isinstance(body, Event):
+                # Nothing can be wrong with it any more, and its bytes would wait here beside its text.
+                record = Record(at, record.sha256, body, None)
         self._offered.append((at.offset, self.watermark))
         if at.offset not in self._released:
             self.waiting += 1
-            self._waiting.append((since, (time_ms, at.topic, name, at.partition, at.offset, late, record)))
+            self._waiting.append((time_ms, at.topic, name, at.partition, at.offset, late, record, since))
 
     def take_before(self, time_ms: Millis) -> list[Placed]:
         """Take away the records whose effective time lies before this one, in offset order.
 
         Where a watermark reaches it, so do all effective times behind: what is far ahead costs nothing.
         """
-        taken, kept, waiting = [], [], self._waiting
-        while waiting and waiting[0][0] < time_ms:
-            entry = waiting.popleft()
-            if entry[1][0] < time_ms:
-                taken.append(entry[1])
-            else:
-                kept.append(entry)
+        taken, kept, waiting = list[Placed](), list[Placed](), self._waiting
+        while waiting and waiting[0][7] < time_ms:
+            placed = waiting.popleft()
+            (taken if placed[0] < time_ms else kept).append(placed)
         waiting.extendleft(reversed(kept))
         return taken
 
@@ -186,14 +186,20 @@ class Lane:
         """Note that a record that was taken has been released."""
         self.consumed += 1
         self.waiting -= 1
-        self._released.add(offset)
+        if self._offered[0][0] == offset:
+            self._pass()
+        else:
+            self._released.add(offset)
+
+    def _pass(self) -> None:
+        offset, self.low_watermark = self._offered.popleft()
+        self.low = offset + 1
 
     def reach(self) -> Reach:
         """Return how far the partition is released, a function of what was released alone."""
         while self._offered and self._offered[0][0] in self._released:
-            done, self.low_watermark = self._offered.popleft()
-            self._released.discard(done)
-            self.low = done + 1
+            self._released.discard(self._offered[0][0])
+            self._pass()
         topic, partition = self.key
         beyond = tuple(sorted(self._released))
         return Reach(topic, partition, self.low, self.low_watermark, beyond, self.consumed)
@@ -206,5 +212,5 @@ class Lane:
         """Return the latest time the partition has shown, as far as it can be believed yet."""
         median, votes = self._median(), map(self._votes_for, self._held)
         believed = [t for t in votes if t is not None and disbelief(self._rules, t, median) is None]
-        placed = [entry[1][0] for entry in self._waiting]
+        placed = [one[0] for one in self._waiting]
         return max([DAWN if self.watermark is None else self.watermark, *believed, *placed])

@@ -82,9 +82,15 @@ class Record:
     """A decoded record: its position, the sha256 of the bytes that say it, and what it says.
 
     Those bytes are the value; where CloudEvents attributes travel in headers, these come after it.
+    `raw` is there as long as the record may still have to be set aside.
     """
 
     position: Position
     sha256: str
     body: Event | Label | Refusal
-    raw: RawRecord
+    raw: RawRecord | None
+
+    def whole(self) -> RawRecord:
+        """Return the bytes of a record that may have to be set aside."""
+        assert self.raw is not None, f"{self.position} was given up too early"
+        return self.raw

@@ -35,6 +35,7 @@ class Windower:
         self._counts, self._size = rules.kind == "count", rules.size
         self._members: dict[str, Member] = {}
         self.labels: Counter[str] = Counter()
+        self.full = False  # whether a count window has its last member
         self.end_ms: Millis | None = None  # of a time window with members
 
     def __len__(self) -> int:
@@ -49,7 +50,9 @@ class Windower:
         """Take an example in; the order of acceptance is the order of the plan."""
         self._members[member.event_id] = member
         self.labels[member.label] += 1
-        if not self._counts and self.end_ms is None:
+        if self._counts:
+            self.full = len(self._members) >= self._size
+        elif self.end_ms is None:
             self.end_ms = (member.accepted_ms // self._size + 1) * self._size
 
     def forecast(self, event_id: str, forecast: Forecast) -> None:
@@ -64,14 +67,10 @@ class Windower:
         self.labels = +self.labels
         self._members[event_id] = replace(old, label=label, label_at=at, label_sha256=sha256)
 
-    def full(self) -> bool:
-        """Tell whether a count window has its last member."""
-        return self._counts and len(self._members) >= self._size
-
     def close(self) -> tuple[Member, ...]:
         """Return the members in order and begin the next window."""
         members = tuple(self._members.values())
-        self._members, self.labels, self.end_ms = {}, Counter(), None
+        self._members, self.labels, self.full, self.end_ms = {}, Counter(), False, None
         return members
 
     def dump(self) -> list[Any]:
