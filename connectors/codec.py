@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final, Literal, NoReturn
 
@@ -28,6 +29,9 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _FIRST_MS: Final = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MILLISECOND
 _LAST_MS: Final = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // _MILLISECOND
+# A quarter faster than the constructors, which go through Python; there is one call for every record.
+_EVENT: Final[Callable[[Any], Event]] = Event.__pydantic_validator__.validate_python
+_LABEL: Final[Callable[[Any], Label]] = Label.__pydantic_validator__.validate_python
 _ATTRIBUTES: Final = {"event_id": "id", "text": "data.text", "task": "data.task", "label": "data.label"}
 
 
@@ -93,7 +97,7 @@ def _refuse(stage: Stage, reason: str) -> NoReturn:
 def _parse(value: bytes) -> Any:
     try:
         # Several times faster than json.loads, and it refuses NaN and lone surrogates.
-        return from_json(value, allow_inf_nan=False)
+        return from_json(value, allow_inf_nan=False, cache_strings="keys")
     except ValueError as broken:
         _refuse(*_unreadable(value, str(broken)))
 
@@ -116,19 +120,19 @@ def _no_number(name: str) -> NoReturn:
 
 def _event(names: Mapping[str, str], event_id: Any, text: Any, time_ms: Millis, task: Any) -> Event:
     try:
-        event = Event(event_id=event_id, text=text, time_ms=time_ms, task=task)
+        event = _EVENT({"event_id": event_id, "text": text, "time_ms": time_ms, "task": task})
     except ValidationError as invalid:
         _refuse("schema", _first(invalid, names))
     if "\0" in text or "\0" in event_id or (task is not None and "\0" in task):
         _refuse("schema", "id, text or task holds a null character")
-    if event_of(event_id) != event_id:
+    if event_id.startswith("pf1.") and event_of(event_id) != event_id:
         _refuse("schema", f"{names['event_id']}: {event_id!r} has the form of a prediction id")
     return event
 
 
 def _label(names: Mapping[str, str], event_id: Any, label: Any, time_ms: Millis) -> Label:
     try:
-        told = Label(event_id=event_id, label=label, time_ms=time_ms)
+        told = _LABEL({"event_id": event_id, "label": label, "time_ms": time_ms})
     except ValidationError as invalid:
         _refuse("schema", _first(invalid, names))
     if "\0" in label or "\0" in event_id:
@@ -173,9 +177,15 @@ def _compile(pointer: str) -> tuple[str, ...]:
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
 
 
+def _member(name: str, data: Any) -> Any:
+    return data.get(name) if isinstance(data, dict) else None
+
+
 def _getter(pointer: str) -> Callable[[Any], Any]:
     """Return what reads the value at a pointer, None where there is nothing."""
     parts = _compile(pointer)
+    if len(parts) == 1 and not parts[0].isdigit():
+        return partial(_member, parts[0])
 
     def get(data: Any) -> Any:
         for part in parts:

@@ -57,7 +57,7 @@ class Join:
             return False
         told = store.orphans.pop(event_id, None)
         waiting = Waiting(event.text, event.task, event.time_ms, record.position, record.sha256, arrived)
-        if told is not None and self._admits(told.label, told.raw):
+        if told is not None and self._admits(told.label, told):
             self._accept(event_id, waiting, told.label, told.raw.position, told.sha256, now_ms)
         else:
             store.add_event(event_id, waiting)
@@ -70,7 +70,7 @@ class Join:
         """
         store, event_id = self._store, event_of(label.event_id)
         if (event := store.events.get(event_id)) is not None:
-            if self._admits(label.label, record.whole()):
+            if self._admits(label.label, record):
                 del store.events[event_id]
                 self._accept(event_id, event, label.label, record.position, record.sha256, now_ms)
             return None
@@ -83,12 +83,12 @@ class Join:
         return "duplicate" if store.add_orphan(event_id, told) else None
 
     def _relabel(self, member: Member, label: str, record: Record) -> Account | None:
-        if not self._admits(label, record.whole(), instead_of=member.label):
+        if not self._admits(label, record, instead_of=member.label):
             return None
         self.window.relabel(member.event_id, label, record.position, record.sha256)
         return "duplicate"
 
-    def _admits(self, label: str, raw: RawRecord, instead_of: str | None = None) -> bool:
+    def _admits(self, label: str, by: Record | Told, instead_of: str | None = None) -> bool:
         """Tell whether a label may become a class, if it is none yet; a refused one is noted."""
         labels = self.window.labels
         if label in self._known or label in labels:
@@ -99,7 +99,7 @@ class Join:
         if classes < self._max_classes:
             return True
         reason = f"label {label!r} would be class {classes + 1}; records.max_classes is {self._max_classes}"
-        self.refused.append((raw, Refusal("label", reason)))
+        self.refused.append((by.whole(), Refusal("label", reason)))
         return False
 
     def _accept(

@@ -45,6 +45,10 @@ class Told:
     sha256: str
     raw: RawRecord
 
+    def whole(self) -> RawRecord:
+        """Return the bytes, as a record does."""
+        return self.raw
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Horizons:
