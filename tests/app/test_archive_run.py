@@ -15,6 +15,8 @@ from priorflow.replay import verify
 from priorflow.run import execute
 from tests.app.streams import archived, small_settings, small_stream
 
+pytestmark = pytest.mark.slow  # whole runs of the application
+
 Place = tuple[str, int, int]
 
 

@@ -22,6 +22,8 @@ from stream.record import Position
 from tests.app.streams import archived, small_settings, small_stream
 from tests.trainers.languages import SITES, small_llama
 
+pytestmark = pytest.mark.slow  # whole runs of the application
+
 
 def learned(home: Path, archive: Path, objective: str, **more: Any) -> tuple[Settings, list[Snapshot]]:
     small_llama(home / "llama")

@@ -15,6 +15,8 @@ from priorflow.run import execute
 from tests.app.histories import history
 from tests.app.streams import EVENTS, archived, small_settings, small_stream
 
+pytestmark = pytest.mark.slow  # whole runs of the application
+
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:

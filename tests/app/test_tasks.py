@@ -28,6 +28,8 @@ from stream.plan import Member
 from tests.app.streams import EVENTS, LABELS, archived, small_settings
 from trainers.promote import GateRules
 
+pytestmark = pytest.mark.slow  # whole runs of the application
+
 REGIONS = ("north", "south/east", None)
 WORDS = {"boot": "kernel module will not boot", "cash": "win cheap cash offer now"}
 

@@ -155,6 +155,7 @@ def require_close(found: Drawn, wanted: Drawn) -> None:
     torch.testing.assert_close(alpha, goal.float(), rtol=0.2, atol=0.1)
 
 
+@pytest.mark.slow
 def test_the_update_reaches_the_optimum_over_means_covariances_and_weights() -> None:
     family = MonteClora(sd_down=0.3, sd_draws=0.3)
     (window,) = windows(1, examples=48, features=6, orthogonal=False, seed=1)
@@ -163,6 +164,7 @@ def test_the_update_reaches_the_optimum_over_means_covariances_and_weights() -> 
     require_close(found, optimum(base, window.x.double(), window.y.double()))
 
 
+@pytest.mark.slow
 def test_means_learned_in_two_windows_are_those_of_both_at_once() -> None:
     """The draws, which give way on the evidence of the first, do not weigh on the second."""
     family = MonteClora(sd_down=0.3, sd_draws=0.3)

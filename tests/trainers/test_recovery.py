@@ -13,6 +13,8 @@ from tests.posterior.cases import CASES, Case, Dense
 from tests.trainers.regression import Regression, windows
 from trainers.update import InProcess, Schedule, update
 
+pytestmark = pytest.mark.slow  # every family learns to convergence
+
 D, N = 4, 48
 HEAD = (Slot("head", (1, D), "head"),)
 # Slow and thorough: these tests ask for the optimum, not for speed.
