@@ -15,9 +15,12 @@ in-sample residuals vanish where pairs are fewer than features, however badly th
 
 The rule for counts: a mean of n_k events was uncertain by Sigma / n_k. Its image is uncertain by
 Sigma' / n_k + h R, with Sigma' = T Sigma T' + R, and the head can only say Sigma' / n. Both have the same
-average over Sigma'-units if 1/n = 1/n_k + h rho, rho = tr(Sigma'^-1 R) / d. A class that the window holds has
-a leverage of about one over its pairs and keeps its count; one far from all pairs comes to be worth less than
-an event. An exact map (R = 0) costs nothing. Class frequencies do not depend on features and stay.
+average over Sigma'-units if 1/n = 1/n_k + h rho, rho = tr(Sigma'^-1 R) / d. Where pairs
+outnumber features, a class that the window holds has a leverage of about one over its pairs and one far from
+them all comes to be worth less than an event. Where they do not, every mean lies off their span and the ridge
+decides: without pairs the leverage of a typical feature is (d + 1) / ridge, so a ridge far below d costs all
+classes nearly all their counts. An exact map (R = 0) costs nothing. Class frequencies do not depend on
+features and stay.
 Ideas: semantic drift compensation (Yu et al. 2020), AdaGauss (2024); ridge, R, and the counts are ours.
 """
 

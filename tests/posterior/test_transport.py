@@ -216,6 +216,13 @@ def test_the_units_of_features_do_not_matter(seed: int, scale: list[float]) -> N
     torch.testing.assert_close(there.scatter / torch.outer(s, s), here.scatter)
 
 
+def test_without_pairs_the_leverage_of_a_typical_feature_is_the_dimension_over_the_ridge() -> None:
+    """Over the head's own features: their second moments are the ridge's metric."""
+    x, y = stream(3000, seed=1)
+    shift = fitted(moments(x, y), x[:0], x[:0], ridge=7.0)
+    assert float(leverage(shift, x).mean()) == pytest.approx((DIM + 1) / 7, rel=0.02)
+
+
 def test_nothing_stays_nothing() -> None:
     old = stream(5, seed=0)[0]
     moved = transport(BASE, nothing(DIM), old, old + 1.0, ridge=1.0)
