@@ -62,6 +62,14 @@ def test_pointers_find_things_in_the_users_own_json() -> None:
     )
 
 
+def test_a_number_points_into_a_list_or_at_a_name() -> None:
+    pointers = Mapped(id="/0", text="/1", time="/2", time_unit="ms")
+    decode = decoder(CodecRules(events_topic="in", labels_topic="labels", mapped=pointers))
+    event = Event(event_id="7", text="hello", time_ms=10)
+    for said in (["7", "hello", 10], {"0": "7", "1": "hello", "2": 10}):
+        assert decode(raw(json.dumps(said).encode(), "in")).body == event
+
+
 @pytest.mark.parametrize(
     ("value", "stage", "reason"),
     [
