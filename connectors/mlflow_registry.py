@@ -1,4 +1,4 @@
-"""MLflow as a registry: the only file that speaks to it.
+"""MLflow as a registry of posteriors.
 
 A snapshot becomes a logged model with two files, posterior.safetensors and manifest.json, whose sha256
 are the snapshot's own; then a version that carries the sha as a tag. MLflow compares nothing and locks
@@ -10,17 +10,15 @@ since that costs seconds.
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, final
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any, Final, final
 
 from connectors.crash import Crash, live
 from connectors.manifest import read_manifest
+from connectors.mlflow_store import beside, connected, experiment_of, is_clients, register, shown
 from connectors.version_tags import metrics, version_tags
 from posterior.registry import Alias, RegistryError, RegistryRefused, RegistryUnavailable
 from posterior.snapshot import Circumstance, LedgerCorrupt, Snapshot
@@ -35,16 +33,7 @@ MANIFEST: Final = "manifest.json"
 WINDOWS: Final = ("learned", "quarantined")
 MAX_METRICS: Final = 1_000  # of one batch
 SWEPT: Final = 500  # newest logged models that are looked at for half-made ones
-SQLITE: Final = "sqlite:///"
 UNNAMEABLE: Final = str.maketrans(dict.fromkeys("/:.%\"'", "-"))  # in a logged model's name
-QUIET: Final = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    # The outbox waits and tries again by itself; a call that hangs for minutes would hide an outage.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-}
 REFUSALS: Final = frozenset(
     {
         "BAD_REQUEST",
@@ -80,7 +69,7 @@ class MlflowRegistry:
         self._uri = tracking_uri
         self._model = registered_model
         self._experiment = experiment
-        self._artifacts = artifacts or _beside(tracking_uri)
+        self._artifacts = artifacts or beside(tracking_uri)
         self._tags = dict(tags or {})
         self._crash = crash
         self._connected: tuple[MlflowClient, str] | None = None
@@ -181,7 +170,7 @@ class MlflowRegistry:
         with tempfile.TemporaryDirectory(prefix="priorflow-") as folder:
             Path(folder, POSTERIOR).write_bytes(posterior)
             Path(folder, MANIFEST).write_bytes(canonical_json(snapshot.manifest()))
-            client.log_model_artifacts(model, folder)
+            self._put_files(model, folder)
         self._crash("after-artifacts")
         self._read_back(model, snapshot.sha)
         client.finalize_logged_model(model, "READY")
@@ -223,6 +212,16 @@ class MlflowRegistry:
         named = f"name = '{self._model}' and tag.snapshot_sha = '{sha}'"
         found = self._client.search_model_versions(named)
         return sorted(found, key=lambda version: int(version.version))
+
+    def _put_files(self, model: str, folder: str) -> None:
+        """Copy a folder's files to a logged model's place.
+
+        Not by the client, which keeps a repository and its thread pool for each of the last 1,024 models.
+        """
+        from mlflow.store.artifact import artifact_repository_registry  # noqa: PLC0415  see the module
+
+        homes: Any = artifact_repository_registry  # untyped
+        homes.get_artifact_repository(self._location(model), tracking_uri=self._uri).log_artifacts(folder)
 
     def _read_back(self, model: str, sha: str) -> tuple[Snapshot, bytes]:
         from mlflow.artifacts import download_artifacts  # noqa: PLC0415  see the module
@@ -279,9 +278,9 @@ class MlflowRegistry:
     def _connection(self) -> tuple[MlflowClient, str]:
         """Connect on first use: client and experiment id."""
         if self._connected is None:
-            client = _client(self._uri, self._crash)
-            self._connected = client, _experiment(client, self._experiment, self._artifacts)
-            _register(client, self._model)
+            client = connected(self._uri, self._crash)
+            self._connected = client, experiment_of(client, self._experiment, self._artifacts)
+            register(client, self._model)
         return self._connected
 
     @contextmanager
@@ -295,7 +294,7 @@ class MlflowRegistry:
             message = f"{self._model}: files of a version are gone from MLflow's store: {missing}"
             raise RegistryRefused(message) from missing
         except Exception as failed:
-            if not _is_clients(failed):
+            if not is_clients(failed):
                 raise
             self._connected = None
             self._runs.clear()
@@ -306,93 +305,9 @@ class MlflowRegistry:
             raise kind(message) from failed
 
 
-def shown(uri: str) -> str:
-    """Write an address without its password."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{parts.hostname}"))
-
-
-def _client(uri: str, crash: Crash) -> MlflowClient:
-    """Import MLflow, quietly, and connect; an operator's own settings win."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient  # noqa: PLC0415  see the module
-
-    if uri.startswith(SQLITE):
-        _have_store(Path(uri.removeprefix(SQLITE)), crash)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-def _have_store(path: Path, crash: Crash) -> None:
-    """Build a new SQLite store elsewhere and link it into place when it is whole.
-
-    It takes MLflow seconds, and killed meanwhile it leaves tables that it can never finish.
-    """
-    if path.exists():
-        return
-    from mlflow import MlflowClient  # noqa: PLC0415  see the module
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_name(f".{path.name}-{os.getpid()}")
-    with tempfile.TemporaryDirectory(prefix="priorflow-") as folder:
-        draft = Path(folder, path.name)
-        MlflowClient(tracking_uri=f"{SQLITE}{draft}").search_experiments(max_results=1)
-        shutil.copyfile(draft, whole)  # not moved: the draft stays open as long as this process lives
-    crash("before-store")
-    with suppress(FileExistsError):  # another process was faster
-        os.link(whole, path)
-    whole.unlink(missing_ok=True)
-
-
-def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
-    """Return the experiment's id, creating it if nobody has."""
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415  see the module
-
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    try:
-        return str(client.create_experiment(name, artifact_location=artifacts))
-    except MlflowException as raced:
-        if raced.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-        return _experiment(client, name, artifacts)
-
-
-def _register(client: MlflowClient, name: str) -> None:
-    """Create the registered model unless someone has."""
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415  see the module
-
-    try:
-        client.create_registered_model(name)
-    except MlflowException as known:
-        if known.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-
-
 def _model_id(version: ModelVersion) -> str:
     """Return the logged model behind a version."""
     return str(version.tags.get("model_id", ""))
-
-
-def _beside(uri: str) -> str | None:
-    """Keep artifacts beside a SQLite store; a server has its own place for them."""
-    if not uri.startswith(SQLITE):
-        return None
-    folder = Path(uri.removeprefix(SQLITE)).resolve().parent
-    folder.mkdir(parents=True, exist_ok=True)
-    return (folder / "mlflow-artifacts").as_uri()
-
-
-def _is_clients(error: Exception) -> bool:
-    """Tell the client's errors, and those it lets through, from faults of our own.
-
-    By their library's name: catching them by type would import MLflow before it is used.
-    """
-    libraries = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
-    return isinstance(error, OSError) or not libraries.isdisjoint({"mlflow", "sqlalchemy"})
 
 
 def _altered(model: str, why: str) -> RegistryRefused:

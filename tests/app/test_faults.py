@@ -16,7 +16,7 @@ import ray
 from connectors.kafka_client import KafkaClient
 from connectors.kafka_sink import KafkaSink
 from connectors.letters import fold, original
-from connectors.mlflow_registry import QUIET
+from connectors.mlflow_store import QUIET
 from posterior.snapshot import Snapshot
 from priorflow.config import load
 from priorflow.opening import MLFLOW, registry

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +17,8 @@ import pytest
 from connectors.blobs import MemoryBlobs
 from connectors.memory_ledger import MemoryLedger
 from connectors.memory_registry import MemoryRegistry
-from connectors.mlflow_registry import MlflowRegistry, shown
+from connectors.mlflow_registry import MlflowRegistry
+from connectors.mlflow_store import shown
 from posterior.registry import Registry, RegistryRefused, RegistryUnavailable
 from posterior.snapshot import Snapshot
 from tests.connectors.chain_builder import CIRCUMSTANCE, Writer
@@ -113,6 +116,22 @@ def dies_at(step: str) -> Callable[[str], None]:
 
 def run_of(registry: MlflowRegistry, version: str) -> str:
     return str(registry._client.get_model_version("mail-router", version).run_id)
+
+
+def _artifact_repositories() -> int:
+    gc.collect()
+    return sum(type(one).__name__.endswith("ArtifactRepository") for one in gc.get_objects())
+
+
+@pytest.mark.mlflow
+def test_no_repository_is_kept_for_a_version(uri: str, line: Line) -> None:
+    """MLflow's client would keep one for each of the last 1,024, with a thread pool: memory that creeps."""
+    with closing(MlflowRegistry(uri, "mail-router")) as registry:
+        line.publish(registry, line.rows[0])
+        before = _artifact_repositories()
+        for row in line.rows[1:]:
+            line.publish(registry, row)
+        assert _artifact_repositories() == before
 
 
 @pytest.mark.mlflow
