@@ -30,7 +30,7 @@ from priorflow.config import Settings, load
 from priorflow.console import Silent
 from priorflow.run import execute
 
-WINDOWS, WARM_UP = 2_000, 400
+WINDOWS, WARM_UP = 2_000, 1_200  # bounded stores of the clients go on filling for a thousand windows
 QUICK_WINDOWS, QUICK_WARM_UP = 60, 20
 SIZE: Final = 8
 TEXTS: Final = 300
@@ -126,6 +126,7 @@ def main() -> None:
     how = {
         "settings": SAID | {"ledger": settings.ledger_url.split("://")[0], "versions": "every window"},
         "texts": TEXTS,
+        "MiB at the first window": round(samples[0], 1),
         "MiB after the warm-up": round(mib[0], 1),
         "MiB at the end": round(mib[-1], 1),
         "MiB, mean of each twentieth": [
