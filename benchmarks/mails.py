@@ -54,6 +54,7 @@ QUICK: Final = 160  # mails of each window that --quick learns
 ROOT: Final = Path(__file__).resolve().parent.parent
 RESULT: Final = ROOT / "benchmarks" / "results" / "mails.json"
 BLOB, LOW_RANK, BAG = "blob", "gaussian_lowrank", "bag of words"
+OURS: Final = "blob and panel"
 LORA, REPLAY, JOINT = "sequential LoRA", "LoRA + replay", "joint training"
 
 Run = Mapping[str, Any]  # the measures of one method, step size and seed
@@ -75,14 +76,16 @@ def methods(settings: Settings) -> tuple[Method, ...]:
     ours = settings.family
     said = {name: ours.options() if ours.name == name else {} for name in (BLOB, LOW_RANK)}
     frozen = {**said[BLOB], "b": "frozen"}
-    point: dict[str, Any] = {"draws": 0, "beta": 1.0}
+    alone: dict[str, Any] = {"panel": False}
+    point: dict[str, Any] = {"draws": 0, "beta": 1.0, "panel": False}
     return (
-        Method(name=BLOB, family=BLOB, options=said[BLOB], learn={}, through=plain),
+        Method(name=OURS, family=BLOB, options=said[BLOB], learn={"panel": True}, through=plain),
+        Method(name=BLOB, family=BLOB, options=said[BLOB], learn=alone, through=plain),
         Method(name=LORA, family="point", options={}, learn=point, through=plain),
-        Method(name=LOW_RANK, family=LOW_RANK, options=said[LOW_RANK], learn={}, through=plain),
+        Method(name=LOW_RANK, family=LOW_RANK, options=said[LOW_RANK], learn=alone, through=plain),
         Method(name=REPLAY, family="point", options={}, learn=point, through=replayed),
         Method(name=JOINT, family="point", options={}, learn=point, through=joint),
-        Method(name=f"{BLOB}, B frozen", family=BLOB, options=frozen, learn={}, through=plain),
+        Method(name=f"{BLOB}, B frozen", family=BLOB, options=frozen, learn=alone, through=plain),
     )
 
 
@@ -368,7 +371,7 @@ def main() -> None:
         "name": "mails",
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {"cpus": 1, "machine": platform.machine(), "torch": torch.__version__},
-        "rows": [row for name in (BLOB, LOW_RANK) for row in claims(by, name)],
+        "rows": [row for name in (OURS, BLOB, LOW_RANK) for row in claims(by, name)],
         "methods": by,
         "how": how(bench, asked.grid, quick=asked.quick),
         "not_run": [m.name for m in everything if m not in chosen],

@@ -156,10 +156,15 @@ def pi_new(belief: Belief) -> Tensor:
     return belief.novelty[0] / belief.novelty.sum()
 
 
+def log_fresh(belief: Belief, features: Tensor) -> Tensor:
+    """Return log p(x | a class never seen), (n,): its mean is where the base has it."""
+    b = belief
+    return _student(b, b.base.mean.unsqueeze(0), b.base.worth.unsqueeze(0), features).squeeze(1)
+
+
 def log_new(belief: Belief, features: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Return log p(new | x), (n,): pi_new told by the features, through the density of a class unseen."""
-    b = belief
-    fresh = _student(b, b.base.mean.unsqueeze(0), b.base.worth.unsqueeze(0), features).squeeze(1)
+    b, fresh = belief, log_fresh(belief, features)
     known = torch.logsumexp(b.log_prior + log_densities(b, features) / temperature, dim=-1)
     odds = (b.novelty[0] / b.novelty[1]).log() + fresh / temperature - known
     return torch.nn.functional.logsigmoid(odds)

@@ -59,7 +59,8 @@ def sequential_lora(updater: Updater, rules: Rules, windows: Windows, lr: float,
 
     Step size `lr` is LoRA's own; everything else (sites, epochs, batches, order) is ours.
     """
-    learn = replace(rules.learn, draws=0, beta=1.0, schedule=replace(rules.learn.schedule, lr=lr))
+    schedule = replace(rules.learn.schedule, lr=lr)
+    learn = replace(rules.learn, draws=0, beta=1.0, panel=False, schedule=schedule)
     point = FamilySpec(name="point", options={})
     return sequential(updater, replace(rules, family=point, learn=learn), windows, told)
 
@@ -96,7 +97,7 @@ def sequential(
         )
         outcome = updater.carry_out(asked)
         rows = zip(arrived, outcome.forecasts, strict=bool(outcome.forecasts))
-        forecasts |= {m.event_id: dict(zip(labels, row, strict=True)) for m, row in rows}
+        forecasts |= {m.event_id: dict(zip(outcome.columns, row, strict=True)) for m, row in rows}
         forecasts = {m.event_id: {} for m in arrived} | forecasts
         parent, labels = outcome.tensors, asked.labels
         asked = _order(rules, rules.family, index, parent, labels)
@@ -135,10 +136,11 @@ def remembered(
     samples = [spread(window, sample) for window in windows]
     shown = [m for sample in samples for m in sample]
     texts = tuple(m.text for m in shown)
-    rows = iter(updater.carry_out(replace(asked, arrivals=texts, arrival_tasks=tasks_of(shown))).forecasts)
-    return tuple(_share(sample, asked.labels_before, rows) for sample in samples)
+    outcome = updater.carry_out(replace(asked, arrivals=texts, arrival_tasks=tasks_of(shown)))
+    rows = iter(outcome.forecasts)
+    return tuple(_share(sample, outcome.columns, rows) for sample in samples)
 
 
-def _share(sample: Sequence[Member], labels: Sequence[str], rows: Any) -> float | None:
-    right = [best_guess(dict(zip(labels, next(rows), strict=True))) == m.label for m in sample]
+def _share(sample: Sequence[Member], columns: Sequence[str], rows: Any) -> float | None:
+    right = [best_guess(dict(zip(columns, next(rows), strict=True))) == m.label for m in sample]
     return sum(right) / len(right) if right else None

@@ -83,6 +83,7 @@ def learn_spec(settings: Settings) -> LearnSpec:
         beta=learn.beta,
         beta_grid=learn.beta_grid,
         beta_sample=learn.beta_sample,
+        panel=learn.panel and settings.model.objective == "classes",
         token_correlation=learn.token_correlation,
     )
 
@@ -155,10 +156,12 @@ def _model_settings(settings: Settings) -> dict[str, Any]:
 
 
 def _learn_settings(settings: Settings) -> dict[str, Any]:
-    """Return what decides the belief; a KL charged evenly goes unsaid, as before there was a choice."""
-    even = {"kl_schedule"} if settings.learn.kl_schedule == "constant" else set()
-    classes = set() if settings.model.objective == "tokens" else {"token_correlation"}
-    return _plain(settings.learn.model_dump(exclude={"workers", "world", "threads"} | even | classes))
+    """Return what decides the belief; an even KL and no panel go unsaid, as before there was a choice."""
+    unsaid = {"workers", "world", "threads"}
+    unsaid |= {"kl_schedule"} if settings.learn.kl_schedule == "constant" else set()
+    unsaid |= set() if settings.model.objective == "tokens" else {"token_correlation"}
+    unsaid |= set() if learn_spec(settings).panel else {"panel"}
+    return _plain(settings.learn.model_dump(exclude=unsaid))
 
 
 def _record_settings(settings: Settings) -> dict[str, Any]:

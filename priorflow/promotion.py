@@ -103,7 +103,7 @@ class Gatekeeper:
             )
         )
         rows = zip(seen, outcome.forecasts, strict=True)
-        told = [Prediction(index, m.label, dict(zip(labels, row, strict=True))) for m, row in rows]
+        told = [Prediction(index, m.label, dict(zip(outcome.columns, row, strict=True))) for m, row in rows]
         return score(told, pi_new=self.pi_new)
 
     def _is_champion(self, candidate: Snapshot) -> bool:

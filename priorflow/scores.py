@@ -1,8 +1,9 @@
 """How well events were foretold before they were learned; the same rules for every method.
 
-A forecast gives probabilities to the classes known when the event arrived. A fixed share `pi_new` is
-kept for classes nobody had seen, so known classes share 1 - pi_new, and an event of an unknown class
-costs -log(pi_new). An event that arrived before any class was known has no forecast and no score.
+A forecast gives probabilities to the classes known when the event arrived, and may give one to a class
+that nobody had seen (`NEW`), pi_new. Where it does not, a fixed share is kept for it, so known classes
+share 1 - pi_new; an event of an unknown class costs -log(pi_new) either way. An event that arrived before
+any class was known has no forecast and no score.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from posterior.calibration import ReliabilityBin, brier, ece, reliability
+from posterior.panel import NEW
 from stream.plan import Forecast, Member
 
 FLOOR: Final = sys.float_info.epsilon  # a stated impossibility costs 36 nats, not infinitely many
@@ -78,14 +80,19 @@ def spread(members: Sequence[Member], count: int) -> Sequence[Member]:
 
 
 def chance(forecast: Forecast, label: str, *, pi_new: float) -> float:
-    """Return the probability given to `label`: its share of 1 - pi_new, or pi_new if it was unknown."""
+    """Return the probability given to `label`: its share of 1 - pi_new, or pi_new if it was unknown.
+
+    `pi_new` is what is kept where the forecast says nothing of new classes itself.
+    """
+    if NEW in forecast:
+        return max(forecast[label if label in forecast else NEW], FLOOR)
     given = (1 - pi_new) * forecast[label] if label in forecast else pi_new
     return max(given, FLOOR)
 
 
 def best_guess(forecast: Forecast) -> str:
     """Return the likeliest known class; of equals the first by name, so that scores never waver."""
-    return min(forecast, key=lambda label: (-forecast[label], label))
+    return min((label for label in forecast if label != NEW), key=lambda label: (-forecast[label], label))
 
 
 def score(told: Sequence[Prediction], *, pi_new: float, bins: int = BINS) -> Score:
@@ -186,11 +193,11 @@ def _verdicts(seen: Sequence[tuple[str, Forecast]], pi_new: float) -> tuple[Tens
 
 def _brier(seen: Sequence[tuple[str, Forecast]], pi_new: float) -> float:
     """Return the Brier score with one column more, which stands for every class not yet known."""
-    column = {label: k for k, label in enumerate(sorted({c for _, f in seen for c in f}))}
+    column = {label: k for k, label in enumerate(sorted({c for _, f in seen for c in f} - {NEW}))}
     probs = torch.zeros(len(seen), len(column) + 1, dtype=torch.float64)
-    probs[:, -1] = pi_new
     for row, (_, forecast) in enumerate(seen):
-        for label, p in forecast.items():
-            probs[row, column[label]] = (1 - pi_new) * p
+        probs[row, -1] = chance(forecast, NEW, pi_new=pi_new)
+        for label in forecast.keys() - {NEW}:
+            probs[row, column[label]] = chance(forecast, label, pi_new=pi_new)
     targets = [column[label] if label in forecast else len(column) for label, forecast in seen]
     return brier(probs, torch.tensor(targets))

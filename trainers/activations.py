@@ -1,4 +1,4 @@
-"""What the frozen prefix makes of texts, kept."""
+"""What the frozen model makes of texts, kept: the activations of its prefix, and its features."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import final
 
+import torch
 from torch import Tensor
 
 from trainers.model import AdaptedModel
@@ -22,11 +23,22 @@ class Activations:
         """Start empty."""
         self._model, self._limit = model, limit_bytes
         self._held: OrderedDict[str, Tensor] = OrderedDict()
+        self._features: dict[str, Tensor] = {}
         self._bytes = 0
 
     def of(self, texts: Sequence[str]) -> list[Tensor]:
         """Return the activations of texts, computing those not held."""
         return [self._one(text) for text in texts]
+
+    def frozen(self, texts: Sequence[str]) -> Tensor:
+        """Return the features of texts where nothing is adapted, (n, d)."""
+        return torch.stack([self._frozen(text) for text in texts])
+
+    def _frozen(self, text: str) -> Tensor:
+        activation = self._one(text)  # first: it may put this text's features out
+        if text not in self._features:
+            self._features[text] = self._model.frozen(activation)
+        return self._features[text]
 
     def _one(self, text: str) -> Tensor:
         if text in self._held:
@@ -35,6 +47,7 @@ class Activations:
         made = self._held[text] = self._model.activate(text)
         self._bytes += made.numel() * made.element_size()
         while self._bytes > self._limit and len(self._held) > 1:
-            _, gone = self._held.popitem(last=False)
+            old, gone = self._held.popitem(last=False)
+            self._features.pop(old, None)
             self._bytes -= gone.numel() * gone.element_size()
         return made

@@ -188,6 +188,11 @@ class AdaptedModel:
         msg = "the model ended before the first adapted layer was reached"
         raise NoSuchSite(msg)
 
+    @torch.no_grad()
+    def frozen(self, activation: Tensor) -> Tensor:
+        """Return the features of one text's activation where nothing is adapted, (d,): the text's alone."""
+        return self._features(*self.hidden([activation], {}))[0].clone()
+
     def hidden(self, activations: Sequence[Tensor], draw: Draw) -> tuple[Tensor, Tensor]:
         """Run the top over a batch of activations; returns last states (batch, tokens, d) and the mask."""
         hidden, mask = cut.padded(activations)

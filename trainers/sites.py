@@ -4,7 +4,8 @@
     adapter   FFN(x) + scale B relu(A x)
     prefix    attention over the keys [P_K ; K] and values [P_V ; V]
 
-Draws are per sequence: every tensor is (n, *slot.shape) with n = batch, or n = 1 shared by all. The base
+Draws are per sequence: every tensor is (n, *slot.shape) with n = batch, or n = 1 shared by all. A draw that
+says nothing of a site leaves it as it is. The base
 may run in half precision; what a draw does is computed in the draw's own precision and rounded once, as
 the sum goes back to the base. In float32 that rounding is none.
 """
@@ -75,6 +76,8 @@ class Lora:
 
         def add(_: nn.Module, args: Any, out: Tensor) -> Tensor:
             draw, (down, up) = drawn(), self.slots
+            if up.name not in draw:
+                return out
             low = flipout.low(args[0], draw, down.name)
             return (out + self.scale * (low @ draw[up.name].transpose(1, 2))).to(out.dtype)
 
@@ -109,7 +112,10 @@ class Adapter:
 
         def add(_: nn.Module, __: Any, out: Tensor) -> Tensor:
             draw, (down, up) = drawn(), self.slots
-            low = torch.relu(flipout.low(entered.pop(), draw, down.name))
+            came = entered.pop()
+            if up.name not in draw:
+                return out
+            low = torch.relu(flipout.low(came, draw, down.name))
             return (out + self.scale * (low @ draw[up.name].transpose(1, 2))).to(out.dtype)
 
         module(self.name).register_forward_pre_hook(enter)
@@ -139,6 +145,8 @@ class Prefix:
 
         def give(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
             draw = drawn()
+            if self.slots[0].name not in draw:
+                return args, kwargs
             return args, {**kwargs, "prefix": tuple(draw[slot.name] for slot in self.slots)}
 
         module(self.name).register_forward_pre_hook(give, with_kwargs=True)

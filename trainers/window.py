@@ -14,16 +14,19 @@ from typing import Any, Protocol, final
 import torch
 from torch import Tensor
 
+from posterior import panel
 from posterior.families import make_family
 from posterior.family import ONE_TASK, Facts, Family, Tensors, tensors_of
 from posterior.forgetting import BETA_GRID
+from posterior.panel import Panel
 from posterior.tensors import require_finite
 from trainers.activations import Activations
 from trainers.evaluate import BATCH, draws_of
-from trainers.keeping import Keeping, kept
+from trainers.keeping import DRAWS, Keeping, kept
 from trainers.language import NextTokens
 from trainers.model import AdaptedModel
 from trainers.noise import key
+from trainers.panelled import Panelled
 from trainers.question import Question, WhichClass
 from trainers.update import InProcess, Ranks, Schedule, update
 
@@ -45,6 +48,7 @@ class LearnSpec:
     beta: float | None = None  # None: chosen from the grid on the incoming window
     beta_grid: tuple[float, ...] = BETA_GRID
     beta_sample: int = 64
+    panel: bool = False  # whether a generative head and pools have their say, where classes are asked for
     token_correlation: float = 0.3  # independent tokens in a predicted one, where tokens are learned
 
 
@@ -129,11 +133,14 @@ class Local:
         """Nothing to let go."""
 
 
-def question_of(model: AdaptedModel, activations: Activations, learn: LearnSpec) -> Question:
-    """Return what this model is asked."""
+def question_of(
+    model: AdaptedModel, activations: Activations, learn: LearnSpec, beside: Panel | None
+) -> Question:
+    """Return what this model is asked; `beside` is the parent's panel, if it has one."""
     if model.spec.objective == "tokens":
         return NextTokens(model, activations, learn.token_correlation)
-    return WhichClass(model, activations)
+    rows = WhichClass(model, activations)
+    return Panelled(rows, beside) if learn.panel else rows
 
 
 def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks: Ranks) -> Outcome:
@@ -142,8 +149,9 @@ def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks
     family = make_family(order.family.name, order.family.options)
     if not order.parent:
         order = replace(order, parent=root(model, order.family, chain_seed=order.chain_seed))
-    parent = family.restore(order.parent)
-    question = question_of(model, activations, order.learn)
+    beside, own = panel.restore(order.parent)
+    parent = family.restore(own)
+    question = question_of(model, activations, order.learn, beside)
     forecasts = _forecasts(question, family, parent, order, ranks)
     predicted = time.perf_counter()
     columns = question.columns(order.labels_before)
@@ -174,7 +182,7 @@ def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks
         evidence=evidence,
     )
     settled = family.settle(state, prior, posterior, Facts(len(order.labels), order.window, tasks))
-    tensors = tensors_of(settled)
+    tensors = tensors_of(settled) | _panel_after(question, family, parent, order)
     require_finite(tensors, where=f"posterior of window {order.window}")
     return replace(
         unchanged,
@@ -190,6 +198,19 @@ def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks
             "prepare": prepared - predicted,
             "learn": time.perf_counter() - prepared,
         },
+    )
+
+
+def _panel_after(
+    question: Question, family: Family[Any, Any], parent: Any, order: Order
+) -> dict[str, Tensor]:
+    """Return the tensors of the panel that the window hands on; none where there is no panel."""
+    if not isinstance(question, Panelled):
+        return {}
+    tasks, seed = order.tasks_of_members, key(order.seed, "panel")
+    draws = draws_of(family, parent, tasks=tasks, count=min(order.learn.draws, DRAWS), seed=seed)
+    return tensors_of(
+        question.after(order.members, tasks, draws, before=order.labels_before, labels=order.labels)
     )
 
 

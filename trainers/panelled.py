@@ -1,0 +1,92 @@
+"""Of which class is a text? Class rows say it, and a panel beside them; see `posterior.panel`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+import torch
+from torch import Tensor
+
+from posterior import panel
+from posterior.panel import Panel
+from trainers.evaluate import Sampler, log_predictive
+from trainers.question import Example, WhichClass
+from trainers.update import Likelihood
+
+HEARD: Final = 256  # members of a window by which the pools' weights are chosen
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Panelled:
+    """A question to class rows whose forecasts the panel has its say in; rows alone learn by gradients."""
+
+    rows: WhichClass
+    panel: Panel | None  # None: nothing was learned yet
+
+    def columns(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """Return the classes, and behind them that of which nobody has seen an event."""
+        return (*labels, panel.NEW) if labels else ()
+
+    def foretell(self, texts: Sequence[str], tasks: Sequence[str], draws: Sequence[Sampler]) -> Tensor:
+        """Return p(class), the new one last."""
+        assert self.panel is not None, "classes are known, so something was learned"
+        said = self._said(texts, tasks, draws)
+        return panel.foretold(self.panel, said, self.rows.activations.frozen(texts)).exp()
+
+    def judged(self, members: Sequence[Example], labels: Sequence[str]) -> Mapping[int, int]:
+        """Return what the rows are judged on."""
+        return self.rows.judged(members, labels)
+
+    def costs(
+        self,
+        members: Sequence[Example],
+        tasks: Sequence[str],
+        draws: Sequence[Sampler],
+        labels: Sequence[str],
+    ) -> Tensor:
+        """Return what the truth cost the rows: it is their prior that is chosen."""
+        return self.rows.costs(members, tasks, draws, labels)
+
+    def evidence(self, members: Sequence[Example], labels: Sequence[str]) -> tuple[Likelihood, float]:
+        """Return the rows' likelihood."""
+        return self.rows.evidence(members, labels)
+
+    def after(
+        self,
+        members: Sequence[Example],
+        tasks: Sequence[str],
+        draws: Sequence[Sampler],
+        *,
+        before: Sequence[str],
+        labels: Sequence[str],
+    ) -> Panel:
+        """Return the panel after a window: first who is to be heard, by `draws` of the parent, then what was.
+
+        `before` are the classes that the parent knew.
+        """
+        features = self.rows.activations.frozen([text for text, _ in members])
+        state = panel.founded(features) if self.panel is None else self.panel
+        if before:
+            state = self._heard(state, features, members, tasks, draws, before)
+        return panel.learned(state, features, torch.tensor([labels.index(label) for _, label in members]))
+
+    def _heard(
+        self,
+        state: Panel,
+        features: Tensor,
+        members: Sequence[Example],
+        tasks: Sequence[str],
+        draws: Sequence[Sampler],
+        before: Sequence[str],
+    ) -> Panel:
+        chosen = range(0, len(members), max(1, len(members) // HEARD))[:HEARD]
+        said = self._said([members[i][0] for i in chosen], [tasks[i] for i in chosen], draws)
+        known = {label: row for row, label in enumerate(before)}
+        truth = torch.tensor([known.get(members[i][1], panel.UNSEEN) for i in chosen])
+        return panel.heard(state, said, features[list(chosen)], truth)
+
+    def _said(self, texts: Sequence[str], tasks: Sequence[str], draws: Sequence[Sampler]) -> Tensor:
+        return log_predictive(self.rows.model, self.rows.activations.of(texts), tasks, draws)
