@@ -117,9 +117,13 @@ def heard(panel: Panel, rows: Tensor, features: Tensor, truth: Tensor) -> Panel:
     return replace(panel, pool=weights)
 
 
-def learned(panel: Panel, features: Tensor, labels: Tensor) -> Panel:
-    """Return the panel with the evidence of features (n, d) under labels (n,) counted in."""
+def learned(panel: Panel, features: Tensor, labels: Tensor, *, classes: int) -> Panel:
+    """Return the panel with the evidence of features (n, d) under labels (n,) counted in.
+
+    It has a row for each of `classes`; one without evidence is where the base has it.
+    """
     after = moments.combine(_moments(panel), moments.moments(features, labels))
+    after = moments.grow(after, max(classes, len(after.count)))
     return replace(panel, generative=_named(after) | {"centre": panel.generative["centre"]})
 
 

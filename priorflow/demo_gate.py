@@ -60,11 +60,14 @@ def plant(
     )
 
 
+CLASSES: Final = ("mean/head", "generative/mean")  # what a snapshot holds row by row of its classes
+
+
 @contextmanager
 def _planted(ledger: SqlLedger, blobs: Blobs, head: Snapshot) -> Iterator[Snapshot]:
-    """Commit a branch of the head whose class rows are moved on by one."""
+    """Commit a branch of the head whose class rows and class means are moved on by one."""
     tensors: Tensors = from_bytes(blobs.get(head.posterior))
-    rolled = {k: v.roll(1, dims=0) if k == "mean/head" else v for k, v in tensors.items()}
+    rolled = {k: v.roll(1, dims=0) if k in CLASSES else v for k, v in tensors.items()}
     known = ledger.chain(head.chain)
     assert known is not None
     ledger.create(Chain(name=PLANTED, seed=known.seed, settings=known.settings, origin=head.sha))

@@ -76,8 +76,8 @@ def nll_caption(story: Story) -> str:
     """Say what a nat costs and what guessing would cost."""
     return (
         "How surprised each method was by the truth, in nats per mail; lower is better. Being right "
-        "and sure costs little, being wrong and sure costs much. A class that nobody had seen costs "
-        f"every method the same, {story.pi_new:g} of all probability being kept for it."
+        "and sure costs little, being wrong and sure costs much. For a class that nobody had seen, a "
+        f"method that says nothing of new classes keeps {story.pi_new:g} of all probability."
     )
 
 

@@ -24,15 +24,17 @@ class Panelled:
     """A question to class rows whose forecasts the panel has its say in; rows alone learn by gradients."""
 
     rows: WhichClass
-    panel: Panel | None  # None: nothing was learned yet
+    panel: Panel | None  # None: nothing was learned yet, or without a panel
 
     def columns(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Return the classes, and behind them that of which nobody has seen an event."""
-        return (*labels, panel.NEW) if labels else ()
+        known = self.rows.columns(labels)
+        return (*known, panel.NEW) if known and self.panel is not None else known
 
     def foretell(self, texts: Sequence[str], tasks: Sequence[str], draws: Sequence[Sampler]) -> Tensor:
-        """Return p(class), the new one last."""
-        assert self.panel is not None, "classes are known, so something was learned"
+        """Return p(class), the new one last; of a parent without a panel, what its rows say."""
+        if self.panel is None:
+            return self.rows.foretell(texts, tasks, draws)
         said = self._said(texts, tasks, draws)
         return panel.foretold(self.panel, said, self.rows.activations.frozen(texts)).exp()
 
@@ -69,9 +71,10 @@ class Panelled:
         """
         features = self.rows.activations.frozen([text for text, _ in members])
         state = panel.founded(features) if self.panel is None else self.panel
-        if before:
+        if self.panel is not None and before:
             state = self._heard(state, features, members, tasks, draws, before)
-        return panel.learned(state, features, torch.tensor([labels.index(label) for _, label in members]))
+        truth = torch.tensor([labels.index(label) for _, label in members])
+        return panel.learned(state, features, truth, classes=len(labels))
 
     def _heard(
         self,

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from posterior.panel import NEW
 from priorflow.scores import (
     FLOOR,
     Prediction,
@@ -186,3 +187,15 @@ def test_final_accuracy_weighs_windows_by_size_and_skips_unmeasured_ones() -> No
     assert final_accuracy([[0.5], [None, 1.0]], [100, 300]) == 1.0
     assert final_accuracy([[None]], [100]) is None
     assert final_accuracy([], []) is None
+
+
+def test_a_forecast_may_say_itself_how_likely_a_new_class_is() -> None:
+    said = {"spam": 0.6, "ham": 0.1, NEW: 0.3}
+    costs = {label: -math.log(chance(said, label, pi_new=PI_NEW)) for label in ("spam", "ham", "never named")}
+    assert costs == {k: -math.log(p) for k, p in zip(costs, (0.6, 0.1, 0.3), strict=True)}
+    assert best_guess({"spam": 0.2, NEW: 0.8}) == "spam"
+    bare = {"spam": 6 / 7, "ham": 1 / 7}
+    one, two = (score([Prediction(2, "spam", f)], pi_new=0.3) for f in (said, bare))
+    assert one.nll == pytest.approx(two.nll)
+    assert one.brier == pytest.approx(two.brier)
+    assert one.ece == pytest.approx(two.ece)

@@ -1,0 +1,104 @@
+"""A panel in an order: it has its say in forecasts, and in nothing that the family learns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from posterior import panel
+from posterior.family import Tensors
+from posterior.panel import NEW
+from posterior.tensors import to_bytes
+from tests.trainers.conftest import SPEC
+from tests.trainers.orders import LEARN, TOPICS, order
+from trainers.activations import Activations
+from trainers.model import AdaptedModel
+from trainers.window import FamilySpec, Local, Outcome, root
+
+BLOB = FamilySpec(name="blob", options={"sd_head": 0.1})
+
+
+def answers(updater: Local, start: Tensors, *, panelled: bool) -> list[Outcome]:
+    told, parent = [], start
+    for window in range(3):
+        asked = order(window, parent, known=window > 0, family=BLOB)
+        told.append(updater.carry_out(replace(asked, learn=replace(LEARN, panel=panelled))))
+        parent = told[-1].tensors
+    return told
+
+
+@pytest.fixture(scope="module")
+def start(model: AdaptedModel) -> Tensors:
+    return root(model, BLOB, chain_seed=1)
+
+
+@pytest.fixture(scope="module")
+def both(model: AdaptedModel, start: Tensors) -> list[Outcome]:
+    return answers(Local(model), start, panelled=True)
+
+
+def test_the_family_learns_as_without_it_bit_for_bit(
+    model: AdaptedModel, start: Tensors, both: list[Outcome]
+) -> None:
+    for with_it, without in zip(both, answers(Local(model), start, panelled=False), strict=True):
+        state, rest = panel.restore(with_it.tensors)
+        assert state is not None
+        assert to_bytes(rest) == to_bytes(without.tensors)
+        assert (with_it.beta, with_it.kl, with_it.nll) == (without.beta, without.kl, without.nll)
+
+
+def test_forecasts_name_a_new_class_and_sum_to_one(both: list[Outcome]) -> None:
+    assert both[0].forecasts == ()
+    for outcome in both[1:]:
+        assert outcome.columns == (*sorted(TOPICS), NEW)
+        assert all(abs(sum(row) - 1) < 1e-9 and min(row) > 0 for row in outcome.forecasts)
+
+
+def test_the_same_bits_again_and_with_more_ranks(
+    model: AdaptedModel, start: Tensors, both: list[Outcome]
+) -> None:
+    again = answers(Local(model), start, panelled=True)
+    assert [to_bytes(o.tensors) for o in again] == [to_bytes(o.tensors) for o in both]
+    asked = replace(order(1, both[0].tensors, known=True, family=BLOB), learn=replace(LEARN, panel=True))
+    split = Local(model, world=2).carry_out(asked)
+    assert split.forecasts == both[1].forecasts
+    beside, one = panel.restore(split.tensors)[0], panel.restore(both[1].tensors)[0]
+    assert beside is not None
+    assert one is not None
+    assert all(torch.equal(beside.pool[k], one.pool[k]) for k in one.pool)
+
+
+def test_forecasts_do_not_know_the_window_they_precede(model: AdaptedModel, both: list[Outcome]) -> None:
+    asked = order(1, both[0].tensors, known=True, family=BLOB, swapped=True)
+    told = Local(model).carry_out(replace(asked, learn=replace(LEARN, panel=True)))
+    assert told.forecasts == both[1].forecasts
+
+
+def test_a_chain_that_had_none_may_get_one(model: AdaptedModel, start: Tensors) -> None:
+    """As a replay with other settings does: rows speak alone until the panel has seen a window."""
+    parent = answers(Local(model), start, panelled=False)[1].tensors
+    asked = replace(order(2, parent, known=True, family=BLOB), learn=replace(LEARN, panel=True))
+    first = Local(model).carry_out(asked)
+    assert first.columns == tuple(sorted(TOPICS))
+    next_one = replace(order(3, first.tensors, known=True, family=BLOB), learn=replace(LEARN, panel=True))
+    assert Local(model).carry_out(next_one).columns == (*sorted(TOPICS), NEW)
+
+
+def test_frozen_features_are_a_text_s_own() -> None:
+    """Whatever else is adapted, and in whatever company it is asked about; also where a prefix could be."""
+    parts = replace(SPEC, parts=("lora", "adapter", "prefix"), prefix_length=3, adapter_size=5)
+    adapted, plain = AdaptedModel(parts), AdaptedModel(SPEC)
+    texts = ["the meeting is on thursday", "cheap", "a b c d e"]
+    one, many = Activations(adapted), Activations(plain).frozen(texts)
+    assert torch.equal(one.frozen(texts[1:2])[0], many[1])
+    assert torch.equal(one.frozen(texts), many)
+
+
+def test_features_are_let_go_with_their_activation(model: AdaptedModel) -> None:
+    texts = [f"number {i}" for i in range(6)]
+    kept = Activations(model, limit_bytes=1)
+    again = kept.frozen(texts)
+    assert torch.equal(again, Activations(model).frozen(texts))
+    assert len(kept._features) == 1
