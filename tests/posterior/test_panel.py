@@ -11,6 +11,7 @@ from torch import Tensor
 from posterior import panel
 from posterior.family import tensors_of
 from posterior.panel import Panel
+from posterior.predict import entropy
 from posterior.tensors import from_bytes, to_bytes
 
 D = 12
@@ -132,3 +133,17 @@ def test_a_single_input_is_told_as_in_a_crowd() -> None:
     whole = panel.foretold(state, rows(30, 3, 1), features)
     for said, row, x in zip(whole, rows(30, 3, 1), features, strict=True):
         assert torch.allclose(panel.foretold(state, row[None], x[None])[0], said, atol=1e-9)
+
+
+def test_a_temperature_makes_rows_more_modest() -> None:
+    """One expert alone at a time, colder ones first: entropy rises."""
+    state, (features, _) = taught(), events(20, 3, 15)
+    spread = []
+    for expert in range(len(panel.ROWS)):
+        alone = torch.zeros_like(state.pool["classes"])
+        alone[expert] = 1.0
+        only = Panel(generative=state.generative, pool=dict(state.pool) | {"classes": alone})
+        known = torch.log_softmax(panel.foretold(only, rows(20, 3, 1), features)[:, :3], dim=1)
+        spread.append(float(entropy(known).mean()))
+    assert spread == sorted(spread)
+    assert spread[0] == pytest.approx(float(entropy(rows(20, 3, 1)).mean()))

@@ -102,3 +102,22 @@ def test_features_are_let_go_with_their_activation(model: AdaptedModel) -> None:
     again = kept.frozen(texts)
     assert torch.equal(again, Activations(model).frozen(texts))
     assert len(kept._features) == 1
+
+
+def test_pools_hear_what_the_parent_said_of_the_window(model: AdaptedModel, both: list[Outcome]) -> None:
+    """Against the weights worked out from the parent's own forecasts by its rows alone."""
+    parent, mean = both[1].tensors, replace(LEARN, draws=0)
+    asked = order(2, parent, known=True, family=BLOB)
+    rows = Local(model).carry_out(replace(asked, learn=mean)).forecasts
+    texts, labels = [text for text, _ in asked.members], [label for _, label in asked.members]
+    before = panel.restore(parent)[0]
+    assert before is not None
+    truth = torch.tensor([asked.labels_before.index(label) for label in labels])
+    said = torch.tensor(rows, dtype=torch.float64).log()
+    wanted = panel.heard(before, said, Activations(model).frozen(texts), truth).pool
+    told = Local(model).carry_out(replace(asked, learn=replace(mean, panel=True)))
+    after = panel.restore(told.tensors)[0]
+    assert after is not None
+    for name, weights in wanted.items():
+        assert torch.allclose(after.pool[name], weights, atol=1e-9)
+        assert not torch.allclose(after.pool[name], before.pool[name], atol=1e-3)
