@@ -7,13 +7,13 @@ events. Aliases follow the decision log; nothing here touches the registry.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from posterior.family import Tensors
 from posterior.snapshot import Blobs, Decision, Ledger, Snapshot
 from posterior.tensors import from_bytes
-from priorflow.scores import Prediction, Score, score, spread
+from priorflow.scores import Prediction, Score, nll_among, score, spread
 from stream.plan import Member
 from trainers.loop import Rules, tasks_of
 from trainers.promote import Evidence, GateRules, Showing, as_evidence, judge
@@ -57,7 +57,7 @@ class Gatekeeper:
         champion = self.champion()
         evidence = Evidence(
             candidate=_showing(own),
-            champion=None if champion is None else _showing(self.showing(champion, seen)),
+            champion=None if champion is None else _showing(self.showing(champion, seen, candidate.labels)),
             kl_per_example=_per_example(candidate),
         )
         checks = judge(self.gate, evidence)
@@ -78,15 +78,19 @@ class Gatekeeper:
                 return None if found is None else found[0]
         return None
 
-    def showing(self, snapshot: Snapshot, seen: Sequence[Member]) -> Score:
-        """Ask a snapshot about events, with the draws it would have been asked with."""
-        tensors = from_bytes(self.blobs.get(snapshot.posterior))
-        return self.showing_of(tensors, snapshot.labels, snapshot.index, seen)
+    def showing(self, snapshot: Snapshot, seen: Sequence[Member], among: Sequence[str] = ()) -> Score:
+        """Ask a snapshot about events, with the draws it would have been asked with.
 
-    def showing_of(
+        Its nll is that of telling apart the classes `among` which a rival has to choose, too.
+        """
+        tensors = from_bytes(self.blobs.get(snapshot.posterior))
+        told = self._told(tensors, snapshot.labels, snapshot.index, seen)
+        nll = nll_among(told, among, pi_new=self.pi_new)
+        return replace(score(told, pi_new=self.pi_new), nll=nll)
+
+    def _told(
         self, tensors: Tensors, labels: tuple[str, ...], index: int, seen: Sequence[Member]
-    ) -> Score:
-        """Ask any tensors about events."""
+    ) -> list[Prediction]:
         outcome = self.updater.carry_out(
             Order(
                 window=index,
@@ -103,8 +107,7 @@ class Gatekeeper:
             )
         )
         rows = zip(seen, outcome.forecasts, strict=True)
-        told = [Prediction(index, m.label, dict(zip(outcome.columns, row, strict=True))) for m, row in rows]
-        return score(told, pi_new=self.pi_new)
+        return [Prediction(index, m.label, dict(zip(outcome.columns, row, strict=True))) for m, row in rows]
 
     def _is_champion(self, candidate: Snapshot) -> bool:
         champion = self.champion()

@@ -90,6 +90,19 @@ def chance(forecast: Forecast, label: str, *, pi_new: float) -> float:
     return max(given, FLOOR)
 
 
+def shared(forecast: Forecast, labels: Iterable[str]) -> Forecast:
+    """Return the forecast over these labels too, for comparing beliefs of which one knows more classes.
+
+    What it gives to a new class is split evenly between those of `labels` it does not know and any other:
+    to say "something new" must not be cheaper than to say what.
+    """
+    unknown = [label for label in labels if label not in forecast]
+    if NEW not in forecast or not unknown:
+        return forecast
+    part = forecast[NEW] / (len(unknown) + 1)
+    return {**forecast, **dict.fromkeys(unknown, part), NEW: part}
+
+
 def best_guess(forecast: Forecast) -> str:
     """Return the likeliest known class; of equals the first by name, so that scores never waver."""
     return min((label for label in forecast if label != NEW), key=lambda label: (-forecast[label], label))
@@ -105,10 +118,20 @@ def score(told: Sequence[Prediction], *, pi_new: float, bins: int = BINS) -> Sco
     return Score(
         count=len(seen),
         accuracy=float(correct.mean()),
-        nll=math.fsum(-math.log(chance(f, y, pi_new=pi_new)) for y, f in seen) / len(seen),
+        nll=_nll(seen, pi_new),
         ece=ece(confidence, correct, bins=bins),
         brier=_brier(seen, pi_new),
     )
+
+
+def nll_among(told: Sequence[Prediction], labels: Iterable[str], *, pi_new: float) -> float:
+    """Return the nll of the events that had a forecast, each `shared` with these labels."""
+    known = list(labels)
+    return _nll([(y, shared(f, known)) for y, f in _with_forecast(told, pi_new)], pi_new)
+
+
+def _nll(seen: Sequence[tuple[str, Forecast]], pi_new: float) -> float:
+    return math.fsum(-math.log(chance(f, y, pi_new=pi_new)) for y, f in seen) / len(seen)
 
 
 def prequential(told: Iterable[Prediction], *, pi_new: float, bins: int = BINS) -> Prequential:

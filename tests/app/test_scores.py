@@ -17,9 +17,11 @@ from priorflow.scores import (
     chance,
     final_accuracy,
     forgetting,
+    nll_among,
     prequential,
     reliability_bins,
     score,
+    shared,
 )
 
 PI_NEW = 0.01
@@ -199,3 +201,15 @@ def test_a_forecast_may_say_itself_how_likely_a_new_class_is() -> None:
     assert one.nll == pytest.approx(two.nll)
     assert one.brier == pytest.approx(two.brier)
     assert one.ece == pytest.approx(two.ece)
+
+
+def test_to_say_something_new_is_not_cheaper_than_to_say_what() -> None:
+    """Beliefs of which one knows more classes are compared over all that the other tells apart."""
+    knows_little = {"spam": 0.1, NEW: 0.9}
+    told = [Prediction(3, "ilug", knows_little), Prediction(3, "never named", knows_little)]
+    assert nll_among(told, ("spam",), pi_new=PI_NEW) == pytest.approx(-math.log(0.9))
+    assert nll_among(told, CLASSES, pi_new=PI_NEW) == pytest.approx(-math.log(0.9 / 4))
+    whole = shared(knows_little, CLASSES)
+    assert math.fsum(whole.values()) == pytest.approx(1.0)
+    assert whole["spam"] == 0.1
+    assert shared({"spam": 1.0}, CLASSES) == {"spam": 1.0}
