@@ -102,6 +102,7 @@ def test_windows_in_any_order_are_one_evidence() -> None:
     one = panel.learned(panel.learned(start, a, la, classes=3), b, lb, classes=4).generative
     two = panel.learned(panel.learned(start, b, lb, classes=4), a, la, classes=4).generative
     both = panel.learned(start, torch.cat([a, b]), torch.cat([la, lb]), classes=4).generative
+    assert float(both["seen"].sum()) == float(one["count"].sum()) == 70
     for name in ("mean", "count", "scatter", "seen"):
         assert torch.allclose(one[name], two[name], atol=1e-9)
         assert torch.allclose(one[name], both[name], atol=1e-9)
