@@ -397,7 +397,7 @@ def how(bench: Bench, grid: Sequence[float], *, quick: bool) -> dict[str, Any]:
         "epochs": bench.rules.learn.schedule.epochs,
         "family": dict(bench.rules.family.options),
         "beta": bench.rules.learn.beta if bench.rules.learn.beta is not None else "auto",
-        "grid": f"step sizes {sorted(grid)}, seed 1, for every method",
+        "grid": f"step sizes {sorted(grid)}, seed 1; each method's row names its own, its seeds and its code",
         "beyond the grid": "blob's prior scales were chosen by some fifteen runs on this stream",
         "final": f"accuracy of the mean weights on {SAMPLE} mails of each window, all learned before",
         "learning": "accuracy on a window's own mails right after it was learned, windows 2-8",
