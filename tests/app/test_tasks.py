@@ -12,6 +12,7 @@ import pytest
 from connectors.blobs import open_blobs
 from connectors.ledger import open_ledger
 from connectors.memory import MemoryLog
+from posterior import panel
 from posterior.families import make_family
 from posterior.hierarchy import known_tasks
 from posterior.snapshot import Snapshot
@@ -85,7 +86,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
 
 def test_what_a_chain_hands_on_knows_its_tasks(done: Done) -> None:
     spec = family_spec(done.settings)
-    state = from_bytes(open_blobs(done.settings.blobs_url).get(done.history[-1].posterior))
+    tensors = from_bytes(open_blobs(done.settings.blobs_url).get(done.history[-1].posterior))
+    beside, state = panel.restore(tensors)
+    assert beside is not None
     assert known_tasks(make_family(spec.name, spec.options).restore(state)) == ["", "north", "south/east"]
 
 
