@@ -68,7 +68,7 @@ PANELS: Final[tuple[Mutant, ...]] = (
             "the window's features enter what is heard",
             "belief, seen = believed(panel), truth != UNSEEN",
             "belief, seen = believed(learned(panel, features, truth.abs(), classes=1)), truth != UNSEEN",
-            _HEARD,
+            _PANEL + "test_those_who_foretold_are_heard",
         ),
     ),
     *bugs(
