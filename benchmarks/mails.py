@@ -398,7 +398,10 @@ def how(bench: Bench, grid: Sequence[float], *, quick: bool) -> dict[str, Any]:
         "family": dict(bench.rules.family.options),
         "beta": bench.rules.learn.beta if bench.rules.learn.beta is not None else "auto",
         "grid": f"step sizes {sorted(grid)}, seed 1; each method's row names its own, its seeds and its code",
-        "beyond the grid": "blob's prior scales were chosen by some fifteen runs on this stream",
+        "beyond the grid": (
+            "blob's prior scales were chosen by some fifteen runs on this stream, the panel's constants by "
+            "as many of a head on frozen features"
+        ),
         "final": f"accuracy of the mean weights on {SAMPLE} mails of each window, all learned before",
         "learning": "accuracy on a window's own mails right after it was learned, windows 2-8",
         OURS: "class rows and, beside them, a generative head on frozen features (docs/methods.md)",

@@ -13,7 +13,7 @@ from posterior import panel
 from posterior.panel import Panel
 from trainers.evaluate import Sampler, log_predictive
 from trainers.question import Example, WhichClass
-from trainers.update import Likelihood
+from trainers.update import Likelihood, spread_over
 
 HEARD: Final = 256  # members of a window by which the pools' weights are chosen
 
@@ -85,11 +85,11 @@ class Panelled:
         draws: Sequence[Sampler],
         before: Sequence[str],
     ) -> Panel:
-        chosen = range(0, len(members), max(1, len(members) // HEARD))[:HEARD]
+        chosen = spread_over(len(members), HEARD)
         said = self._said([members[i][0] for i in chosen], [tasks[i] for i in chosen], draws)
         known = {label: row for row, label in enumerate(before)}
         truth = torch.tensor([known.get(members[i][1], panel.UNSEEN) for i in chosen])
-        return panel.heard(state, said, features[list(chosen)], truth)
+        return panel.heard(state, said, features[chosen], truth)
 
     def _said(self, texts: Sequence[str], tasks: Sequence[str], draws: Sequence[Sampler]) -> Tensor:
         return log_predictive(self.rows.model, self.rows.activations.of(texts), tasks, draws)

@@ -4,10 +4,10 @@
     adapter   FFN(x) + scale B relu(A x)
     prefix    attention over the keys [P_K ; K] and values [P_V ; V]
 
-Draws are per sequence: every tensor is (n, *slot.shape) with n = batch, or n = 1 shared by all. A draw that
-says nothing of a site leaves it as it is. The base
-may run in half precision; what a draw does is computed in the draw's own precision and rounded once, as
-the sum goes back to the base. In float32 that rounding is none.
+Draws are per sequence: every tensor is (n, *slot.shape) with n = batch, or n = 1 shared by all. An empty
+draw leaves the model as it is; one that lacks a site's slot is an error. The base may run in half precision;
+what a draw does is computed in the draw's own precision and rounded once, as the sum goes back to the base.
+In float32 that rounding is none.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Lora:
 
         def add(_: nn.Module, args: Any, out: Tensor) -> Tensor:
             draw, (down, up) = drawn(), self.slots
-            if up.name not in draw:
+            if not draw:
                 return out
             low = flipout.low(args[0], draw, down.name)
             return (out + self.scale * (low @ draw[up.name].transpose(1, 2))).to(out.dtype)
@@ -113,7 +113,7 @@ class Adapter:
         def add(_: nn.Module, __: Any, out: Tensor) -> Tensor:
             draw, (down, up) = drawn(), self.slots
             came = entered.pop()
-            if up.name not in draw:
+            if not draw:
                 return out
             low = torch.relu(flipout.low(came, draw, down.name))
             return (out + self.scale * (low @ draw[up.name].transpose(1, 2))).to(out.dtype)
@@ -145,7 +145,7 @@ class Prefix:
 
         def give(_: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
             draw = drawn()
-            if self.slots[0].name not in draw:
+            if not draw:
                 return args, kwargs
             return args, {**kwargs, "prefix": tuple(draw[slot.name] for slot in self.slots)}
 

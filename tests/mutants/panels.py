@@ -87,7 +87,7 @@ PANELS: Final[tuple[Mutant, ...]] = (
         "trainers/sites.py",
         (
             "a prefix is put before attention where none was drawn",
-            "            if self.slots[0].name not in draw:\n                return args, kwargs\n",
+            "            if not draw:\n                return args, kwargs\n",
             "",
             _ORDERS + "test_frozen_features_are_a_text_s_own",
         ),
