@@ -114,7 +114,7 @@ def test_pools_hear_what_the_parent_said_of_the_window(
     most: int,
     heard: Sequence[int],
 ) -> None:
-    """Against the weights worked out from the parent's own forecasts by its rows, from all over the window."""
+    """Against the weights worked out from the parent's own forecasts by its rows, all over the window."""
     monkeypatch.setattr(panelled, "HEARD", most)
     parent, mean = both[1].tensors, replace(LEARN, draws=0)
     asked = order(2, parent, known=True, family=BLOB)
