@@ -28,6 +28,7 @@ from posterior.family import Tensors
 from posterior.generative import Belief
 from posterior.moments import Moments
 from posterior.pool import even, pooled, reweighted
+from posterior.predict import entropy
 
 NEW: Final = ""  # the name of "a class nobody has seen" in a forecast; no label is empty
 UNSEEN: Final = -1  # the truth of an event whose class was not known when it was foretold
@@ -92,15 +93,31 @@ def believed(panel: Panel) -> Belief:
     return generative.believe(base, _moments(panel))
 
 
-def foretold(panel: Panel, rows: Tensor, features: Tensor) -> Tensor:
+def foretold(panel: Panel, rows: Tensor, features: Tensor, belief: Belief | None = None) -> Tensor:
     """Return log p of the known classes and of a new one, (n, K + 1), the new one last.
 
     `rows` (n, K) is what the class rows say, log-probabilities; `features` (n, d) are the frozen ones.
+    `belief` is `believed(panel)`, for who asks often: it costs a factorisation.
     """
-    belief = believed(panel)
+    belief = believed(panel) if belief is None else belief
     known = pooled(_classes(belief, rows, features), panel.pool["classes"])
     new = pooled(_novelty(belief, features), panel.pool["novelty"])
     return torch.cat([new[:, :1] + known, new[:, 1:]], dim=1)
+
+
+def dispute(panel: Panel, rows: Tensor, features: Tensor, belief: Belief | None = None) -> Tensor:
+    """Return how unsure the experts are one by one, (n,), nats: their mean entropy of the K + 1 classes.
+
+    A hypothesis is an expert on the known classes with one on new ones; their mixture is `foretold`, whose
+    entropy is above this by what the hypotheses disagree about:
+
+        sum_j w_j H(pi_j) + (1 - sum_j w_j pi_j) sum_h w_h H(p_h)
+    """
+    belief = believed(panel) if belief is None else belief
+    known, new = _classes(belief, rows, features), _novelty(belief, features)
+    of_known, of_new = (panel.pool[name].unsqueeze(1) for name in ("classes", "novelty"))
+    old = (of_new * new[..., 0].exp()).sum(dim=0)
+    return (of_new * entropy(new)).sum(dim=0) + old * (of_known * entropy(known)).sum(dim=0)
 
 
 def heard(panel: Panel, rows: Tensor, features: Tensor, truth: Tensor) -> Panel:

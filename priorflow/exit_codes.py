@@ -40,6 +40,7 @@ MEANING: Final[Mapping[ExitCode, str]] = {
 _CODES: Final[Mapping[str, ExitCode]] = {
     "priorflow.config.ConfigError": ExitCode.USAGE,
     "connectors.dead_letters.NoSuchLetter": ExitCode.USAGE,
+    "trainers.answer.NothingLearned": ExitCode.USAGE,
     "trainers.sites.NoSuchSite": ExitCode.USAGE,
     "trainers.unembedding.NoPlainOutput": ExitCode.USAGE,
     "trainers.ray_update.WorkersLost": ExitCode.UNREACHABLE,

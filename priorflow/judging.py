@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from priorflow.config import Settings
 from priorflow.scores import Prediction, best_guess, chance, score
 from stream.plan import Member
+from trainers.abstention import tally
 from trainers.language import NATS, TOKENS
 from trainers.loop import Scored
+
+CONFIDENCES: Final = "confidences"  # in a window's report: `trainers.abstention.Tally`
 
 Judge = Callable[[Sequence[Member]], Scored]
 
@@ -26,10 +30,11 @@ def class_scores(members: Sequence[Member], pi_new: float) -> Scored:
     """Score forecasts of classes, those of new ones included."""
     seen = [m for m in members if m.forecast]
     if not seen:
-        return Scored(_numbers(0), ())
+        return Scored(_numbers(0) | {CONFIDENCES: []}, ())
     total = score([Prediction(0, m.label, m.forecast) for m in seen], pi_new=pi_new)
     numbers = _numbers(total.count, accuracy=total.accuracy, nll=total.nll, ece=total.ece, brier=total.brier)
-    return Scored(numbers, [_event(m, pi_new) for m in seen])
+    told = tally(map(partial(_sure, pi_new=pi_new), seen))
+    return Scored(numbers | {CONFIDENCES: [[*row] for row in told]}, [_event(m, pi_new) for m in seen])
 
 
 def token_scores(members: Sequence[Member]) -> Scored:
@@ -57,6 +62,13 @@ def told(report: Mapping[str, Any]) -> str:
 
 def _numbers(foretold: int, **scores: float) -> dict[str, Any]:
     return {"foretold": foretold, "accuracy": None, "nll": None, "ece": None, "brier": None, **scores}
+
+
+def _sure(member: Member, *, pi_new: float) -> tuple[float, bool]:
+    """Return the probability of the best guess, and whether that was right."""
+    assert member.forecast is not None
+    guess = best_guess(member.forecast)
+    return chance(member.forecast, guess, pi_new=pi_new), guess == member.label
 
 
 def _event(member: Member, pi_new: float) -> tuple[bool, float]:
