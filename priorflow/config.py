@@ -30,6 +30,7 @@ from priorflow.sections import (
 )
 from priorflow.sections_kafka import EMBEDDED, KafkaSettings
 from priorflow.sections_records import RecordSettings, WindowSettings
+from priorflow.sections_serving import ServeSettings
 from priorflow.yaml_file import Located, YamlError, read_yaml
 
 PREFIX: Final = "PRIORFLOW_"
@@ -80,6 +81,7 @@ class Settings(BaseSettings):
     ledger: LedgerSettings = LedgerSettings()
     mlflow: MlflowSettings = MlflowSettings()
     gate: GateSettings = GateSettings()
+    serve: ServeSettings = ServeSettings()
 
     @property
     def home_folder(self) -> Path:

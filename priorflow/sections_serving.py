@@ -1,0 +1,59 @@
+"""The section about answers over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import ByteSize, Field, SecretStr, model_validator
+
+from priorflow.quantities import Duration
+from priorflow.section import Section
+
+
+class ServeSettings(Section):
+    """Answers over HTTP."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=8080, ge=0, le=65535)
+    """Port to listen on; 0 takes any that is free."""
+    api_key: SecretStr | None = None
+    """Key that `/predict` asks for, as `Authorization: Bearer KEY`; open if nothing is said."""
+    api_key_file: Path | None = None
+    """File that holds the key."""
+    poll: Duration = 500
+    """How often the decision log is asked who is champion."""
+    draws: int | None = Field(default=None, ge=0)
+    """Weight draws behind an answer; those of `learn.draws` if nothing is said."""
+    risk: Annotated[float, Field(gt=0, lt=1)] | None = 0.1
+    """Share of given answers that may be wrong: what is too unsure for that is withheld; null gives all."""
+    risk_alpha: float = Field(default=0.05, gt=0, lt=1)
+    """Chance that the threshold was chosen too low by luck."""
+    risk_windows: int = Field(default=10, ge=1)
+    """Newest windows whose forecasts the threshold is chosen on."""
+    max_events: int = Field(default=64, ge=1)
+    """Most texts in a request."""
+    max_chars: int = Field(default=100_000, ge=1)
+    """Most characters of a text; the model reads `model.max_tokens` of it."""
+    max_body: ByteSize = ByteSize(1 << 20)
+    """Most bytes of a request."""
+    max_waiting: int = Field(default=256, ge=1)
+    """Most texts in line; beyond it requests are refused with 429."""
+    max_wait: Duration = 2_000
+    """Longest line, as far as one can tell; beyond it requests are refused with 429."""
+    timeout: Duration = 10_000
+    """How long a request may take before it is given up."""
+
+    @model_validator(mode="after")
+    def _one_key(self) -> ServeSettings:
+        if self.api_key is not None and self.api_key_file is not None:
+            msg = "api_key and api_key_file are both set; keep one"
+            raise ValueError(msg)
+        return self
+
+    def key(self) -> str | None:
+        """Return the key, wherever it is kept."""
+        if self.api_key_file is not None:
+            return self.api_key_file.read_text(encoding="utf-8").strip()
+        return None if self.api_key is None else self.api_key.get_secret_value()

@@ -1,0 +1,136 @@
+"""The HTTP side: `/predict`, `/healthz`, `/readyz`, `/metrics`, and OpenAPI of all that at `/docs`."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Annotated, Any, Final
+
+from fastapi import Body, FastAPI, Request, Response
+from pydantic import BaseModel
+
+from posterior.family import ONE_TASK
+from priorflow.config import Settings
+from priorflow.serving import problems
+from priorflow.serving.desk import Desk, Full, NobodyInCharge, Told
+from priorflow.serving.gauges import Gauges
+from priorflow.serving.limits import BodyLimit, require_key
+from priorflow.serving.problems import Problem
+from priorflow.serving.watcher import Watcher
+from priorflow.serving.wire import AnswerOut, AnswersOut, Asked, EventIn, EventsIn, answered
+
+_REFUSALS: Final = (
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+
+
+class ReadyOut(BaseModel):
+    """Who answers, who named it, and whether that could be looked up just now."""
+
+    snapshot: str
+    version: str | None
+    window: int
+    chain: str
+    by: str | None
+    trouble: str | None
+    """Why the champion cannot be looked up; the last good version answers meanwhile."""
+    trouble_seconds: float | None
+
+
+def application(settings: Settings, desk: Desk, watcher: Watcher, gauges: Gauges, *, version: str) -> FastAPI:
+    """Return the application; who starts desk and watcher is who made them."""
+    app = FastAPI(
+        title="priorflow", version=version, description=__doc__, separate_input_output_schemas=False
+    )
+    problems.install(app)
+    app.add_middleware(BodyLimit, most=settings.serve.max_body)
+    _predictions(app, settings, desk, gauges)
+    _states(app, desk, watcher, gauges)
+    return app
+
+
+def _predictions(app: FastAPI, settings: Settings, desk: Desk, gauges: Gauges) -> None:
+    key, serve = settings.serve.key(), settings.serve
+
+    @app.post("/predict", responses=problems.documented(*_REFUSALS), response_model=AnswerOut | AnswersOut)
+    async def predict(request: Request, body: Annotated[Asked, Body()]) -> AnswerOut | AnswersOut:
+        """Answer one text, or several by one version."""
+        begun = time.perf_counter()
+        try:
+            require_key(request, key)
+            events = body.events if isinstance(body, EventsIn) else [body]
+            _fits(events, serve.max_events, serve.max_chars)
+            told = await _told(desk, events, serve.timeout / 1000)
+        except Problem as refused:
+            gauges.refused(refused.status)
+            raise
+        answers = [answered(e, a, told.version) for e, a in zip(events, told.answers, strict=True)]
+        gauges.answered(told, sum(a.abstain for a in answers), time.perf_counter() - begun)
+        return AnswersOut(answers=answers) if isinstance(body, EventsIn) else answers[0]
+
+
+def _fits(events: Sequence[EventIn], most: int, chars: int) -> None:
+    if len(events) > most:
+        detail = f"{len(events)} events; at most {most} in a request (serve.max_events)"
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+    for place, event in enumerate(events):
+        if len(event.text) > chars:
+            detail = f"event {place}: {len(event.text)} characters; at most {chars} (serve.max_chars)"
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+
+
+async def _told(desk: Desk, events: Sequence[EventIn], timeout_s: float) -> Told:
+    try:
+        asked = desk.ask([(event.text, event.task or ONE_TASK) for event in events])
+        return await asyncio.wait_for(asyncio.wrap_future(asked), timeout_s)
+    except Full as full:
+        after = {"Retry-After": str(max(1, math.ceil(full.after_s)))}
+        raise Problem(HTTPStatus.TOO_MANY_REQUESTS, str(full), after) from full
+    except NobodyInCharge as nobody:
+        detail = "no version answers yet; /readyz says what is awaited"
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": "1"}) from nobody
+    except TimeoutError as slow:
+        detail = f"not answered within {timeout_s:g} s (serve.timeout); send fewer events, or try again"
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": "1"}) from slow
+
+
+def _states(app: FastAPI, desk: Desk, watcher: Watcher, gauges: Gauges) -> None:
+    @app.get("/healthz", responses=problems.documented(HTTPStatus.SERVICE_UNAVAILABLE))
+    async def healthz() -> dict[str, str]:
+        """Tell whether the process does its work; restart it if not."""
+        if not desk.alive():
+            detail = "the thread that asks the model has died; restart this server"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail)
+        return {"status": "ok"}
+
+    @app.get("/readyz", responses=problems.documented(HTTPStatus.SERVICE_UNAVAILABLE))
+    async def readyz() -> ReadyOut:
+        """Tell who answers; 503 while nobody does."""
+        standing, version = watcher.standing, desk.version
+        if version is None:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, standing.trouble or "loading", {"Retry-After": "1"})
+        snapshot = version.snapshot
+        return ReadyOut(
+            snapshot=snapshot.sha,
+            version=version.name,
+            window=snapshot.index,
+            chain=snapshot.chain,
+            by=standing.by,
+            trouble=standing.trouble,
+            trouble_seconds=None if standing.trouble is None else time.time() - standing.since,
+        )
+
+    @app.get("/metrics", response_class=Response, responses={200: _TEXT})
+    async def metrics() -> Response:
+        """Return meters in Prometheus' text format."""
+        return Response(gauges.page(), media_type=gauges.media_type)
+
+
+_TEXT: Final[dict[str, Any]] = {"content": {"text/plain": {"schema": {"type": "string"}}}}

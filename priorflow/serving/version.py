@@ -1,0 +1,73 @@
+"""A version that can answer: a snapshot, its belief ready to be asked, and when it withholds an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, final
+
+from posterior.families import make_family
+from posterior.family import ONE_TASK
+from posterior.snapshot import Snapshot
+from posterior.tensors import from_bytes
+from priorflow.config import Settings
+from priorflow.judging import CONFIDENCES
+from priorflow.learning import family_spec
+from trainers.abstention import Abstention, abstention
+from trainers.activations import Activations
+from trainers.answer import Answer, Answerer
+from trainers.model import AdaptedModel
+
+
+class Answering(Protocol):
+    """Who is asked."""
+
+    def answer(self, text: str, task: str = ONE_TASK) -> Answer:
+        """Answer one text."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """`name` is the registry's number, None while unpublished; `rule` None: nothing is ever withheld."""
+
+    snapshot: Snapshot
+    answerer: Answering
+    rule: Abstention | None
+    name: str | None = None
+
+
+def rule_of(settings: Settings, history: Sequence[Snapshot], index: int) -> Abstention | None:
+    """Return when to withhold answers, by the forecasts of the last windows up to this one."""
+    serve = settings.serve
+    if serve.risk is None:
+        return None
+    told = [row.report[CONFIDENCES] for row in history if row.index <= index and row.report.get(CONFIDENCES)]
+    return abstention(told[-serve.risk_windows :], risk=serve.risk, alpha=serve.risk_alpha)
+
+
+def ready(
+    settings: Settings,
+    model: AdaptedModel,
+    activations: Activations,
+    snapshot: Snapshot,
+    posterior: bytes,
+    *,
+    rule: Abstention | None,
+    name: str | None,
+) -> Version:
+    """Make a snapshot ready to answer; NothingLearned if it knows no class."""
+    spec = family_spec(settings)
+    answerer = Answerer(
+        model,
+        activations,
+        make_family(spec.name, spec.options),
+        from_bytes(posterior),
+        snapshot.labels,
+        window=snapshot.index,
+        chain_seed=settings.chain.seed,
+        draws=settings.learn.draws if settings.serve.draws is None else settings.serve.draws,
+        pi_new=settings.learn.pi_new,
+    )
+    return Version(snapshot=snapshot, answerer=answerer, rule=rule, name=name)
