@@ -132,7 +132,7 @@ class KafkaSource:
         self._ends_hold = False
         if not batches:
             self.ends()
-        return [raw for batch in batches.values() for raw in map(_raw, batch)]
+        return [raw for batch in batches.values() for raw in map(raw_record, batch)]
 
     def ends(self) -> Mapping[Partition, int]:
         """Return the offset after the last committed record of each partition."""
@@ -299,7 +299,8 @@ def _held(partition: Partition, offset: int, begin: int, end: int) -> None:
         raise SourceLost(msg)
 
 
-def _raw(record: Any) -> RawRecord:
+def raw_record(record: Any) -> RawRecord:
+    """Return kafka-python's record as ours."""
     position = Position(record.topic, record.partition, record.offset)
     return RawRecord(position, record.timestamp, record.key, record.value, _headers(record.headers))
 
