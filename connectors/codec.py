@@ -285,6 +285,13 @@ def label_record(label: Label, *, source: str) -> tuple[bytes, list[tuple[str, b
     return _dump(data), _headers(name, "priorflow.label", source, label.time_ms)
 
 
+def answer_record(
+    answer: Mapping[str, Any], *, name: str, time_ms: Millis, source: str
+) -> tuple[bytes, list[tuple[str, bytes]]]:
+    """Return value and headers of an answer as a binary CloudEvent; `name` is its prediction id."""
+    return _dump(answer), _headers(name, "priorflow.answer", source, time_ms)
+
+
 def _dump(data: Any) -> bytes:
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
 

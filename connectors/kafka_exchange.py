@@ -38,14 +38,14 @@ class Undone(SourceUnavailable):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeRules:
-    """Who takes what: `topics` are read by the members of `group`; those in `writes` are made if missing.
+    """Who takes what: `topics` are read by the members of `group`, and those in `writes` made if missing.
 
     `hold_ms` is how long a member may be busy with what it took before its partitions go to another;
     `open_ms` how long a transaction may stay open: readers wait so long for one whose member died in it.
     """
 
     topics: tuple[str, ...]
-    writes: tuple[str, ...]
+    writes: tuple[TopicWish, ...]
     group: str
     hold_ms: int = 300_000
     session_ms: int = 10_000
@@ -61,7 +61,7 @@ class KafkaExchange:
 
     def __init__(self, client: KafkaClient, rules: ExchangeRules, *, crash: Crash = live) -> None:
         """Create the topics that are written, and join when first asked for records."""
-        ensure_topics(client, [TopicWish(name=name) for name in rules.writes])
+        ensure_topics(client, rules.writes)
         self._client, self._rules, self._crash = client, rules, crash
         self._consumer: Any = None
         self._producer: Any = None

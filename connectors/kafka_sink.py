@@ -32,7 +32,11 @@ FLUSH_S: Final = 30.0
 _AT_ONCE: Final = 10_000
 _LINGER_MS: Final = 5
 _GRACE_S: Final = 2.0
-_LARGE: Final = {**KEPT, "max.message.bytes": str(LARGEST)}
+
+
+def roomy(name: str) -> TopicWish:
+    """Return the wish for a topic that takes dead letters."""
+    return TopicWish(name=name, configs={**KEPT, "max.message.bytes": str(LARGEST)})
 
 
 @final
@@ -48,7 +52,7 @@ class KafkaSink:
         flush_s: float = FLUSH_S,
     ) -> None:
         """Connect, and create the two topics if they are named and missing."""
-        wishes = [TopicWish(name=name, configs=_LARGE) for name in (dead_letters, late) if name]
+        wishes = [roomy(name) for name in (dead_letters, late) if name]
         if wishes:
             ensure_topics(client, wishes)
         self._client, self._dead_letters, self._late, self._flush_s = client, dead_letters, late, flush_s

@@ -1,4 +1,4 @@
-"""`priorflow serve`: answers over HTTP."""
+"""`priorflow serve` and `priorflow score`: answers over HTTP, and answers on a topic."""
 
 from __future__ import annotations
 
@@ -24,4 +24,20 @@ def serve(
     answer(settings, at.console())
 
 
-COMMANDS: Final[Mapping[str, Callable[..., None]]] = {"serve": serve}
+def score(
+    at: Invocation,
+    until_end: Annotated[
+        bool, typer.Option("--until-end", help="Stop once everything in the topic is answered.")
+    ] = False,
+    bootstrap: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Kafka cluster, or `embedded`.")
+    ] = None,
+) -> None:
+    """Answer every event of the topic on another one, exactly once; start several to share the partitions."""
+    settings = at.settings({"kafka.bootstrap": bootstrap})
+    from priorflow.scoring import score as answer
+
+    answer(settings, at.console(), until_end=until_end)
+
+
+COMMANDS: Final[Mapping[str, Callable[..., None]]] = {"serve": serve, "score": score}

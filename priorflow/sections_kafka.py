@@ -32,16 +32,18 @@ class TopicSettings(Section):
     """Topic for records that cannot be used, with the reason in their headers."""
     late: Topic = "priorflow.late"
     """Topic for late records, where `records.late` is `divert`."""
+    answers: Topic = "priorflow.answers"
+    """Topic that `priorflow score` writes answers to."""
 
     @model_validator(mode="after")
     def _no_circle(self) -> TopicSettings:
-        inputs, outputs = {self.events, self.labels}, (self.dead_letters, self.late)
+        inputs, outputs = {self.events, self.labels}, (self.dead_letters, self.late, self.answers)
         for name in outputs:
             if name in inputs:
                 msg = f"{name!r} is read and written at once; name another topic"
                 raise ValueError(msg)
-        if self.dead_letters == self.late:
-            msg = f"{self.late!r} cannot hold both dead letters and late records; name two topics"
+        if len(set(outputs)) < len(outputs):
+            msg = "dead letters, late records and answers cannot share a topic; name three"
             raise ValueError(msg)
         return self
 

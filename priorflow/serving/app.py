@@ -20,7 +20,7 @@ from priorflow.serving.gauges import Gauges
 from priorflow.serving.limits import BodyLimit, require_key
 from priorflow.serving.problems import Problem
 from priorflow.serving.watcher import Watcher
-from priorflow.serving.wire import AnswerOut, AnswersOut, Asked, EventIn, EventsIn, answered
+from priorflow.serving.wire import AnswerOut, AnswersOut, Asked, EventIn, EventsIn, answered, named
 
 _REFUSALS: Final = (
     HTTPStatus.UNAUTHORIZED,
@@ -71,7 +71,7 @@ def _predictions(app: FastAPI, settings: Settings, desk: Desk, gauges: Gauges) -
         except Problem as refused:
             gauges.refused(refused.status)
             raise
-        answers = [answered(e, a, told.version) for e, a in zip(events, told.answers, strict=True)]
+        answers = [answered(named(e), a, told.version) for e, a in zip(events, told.answers, strict=True)]
         gauges.answered(told, sum(a.abstain for a in answers), time.perf_counter() - begun)
         return AnswersOut(answers=answers) if isinstance(body, EventsIn) else answers[0]
 

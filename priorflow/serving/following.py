@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 import torch
 
@@ -25,6 +27,8 @@ from stream.plan import sha256_json
 from trainers.activations import Activations
 from trainers.model import AdaptedModel
 
+_ALIAS_S: Final = 5.0  # the registry is slow to ask, and asked only where the log says nothing
+
 
 @final
 class OnThisMachine:
@@ -36,6 +40,7 @@ class OnThisMachine:
         self._blobs = open_blobs(settings.blobs_url)
         self._ledger: SqlLedger | None = None
         self._registry: Registry | None = None
+        self._alias: tuple[float, Wanted | None] = (-math.inf, None)
 
     def by_decision(self) -> Wanted | None:
         """Ask the decision log."""
@@ -52,8 +57,12 @@ class OnThisMachine:
         """Ask the registry, if snapshots are published at all."""
         if not self._settings.mlflow.enabled or absent_file(self._settings.tracking_uri) is not None:
             return None
-        self._registry = self._registry or registry(self._settings)
-        return by_alias(self._registry, self._settings.chain.name, self._sha)
+        asked, found = self._alias
+        if time.monotonic() - asked > _ALIAS_S:
+            self._registry = self._registry or registry(self._settings)
+            found = by_alias(self._registry, self._settings.chain.name, self._sha)
+            self._alias = time.monotonic(), found
+        return found
 
     def last_good(self) -> Wanted | None:
         """Look into the folder of this chain."""

@@ -118,9 +118,13 @@ class AnswersOut(BaseModel):
     answers: list[AnswerOut]
 
 
-def answered(event: EventIn, answer: Answer, version: Version) -> AnswerOut:
-    """Write an answer down."""
-    name = event.id if event.id is not None else uuid4().hex
+def named(event: EventIn) -> str:
+    """Return the event's name; one made up if it has none."""
+    return event.id if event.id is not None else uuid4().hex
+
+
+def answered(name: str, answer: Answer, version: Version) -> AnswerOut:
+    """Write down what a version said of the event of this name."""
     rule, sha = version.rule, version.snapshot.sha
     return AnswerOut(
         event_id=name,

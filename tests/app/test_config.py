@@ -157,7 +157,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ("overrides", "said"),
     [
         ({"kafka.topics.late": "priorflow.events"}, "name another topic"),
-        ({"kafka.topics.late": "priorflow.dead-letters"}, "name two topics"),
+        ({"kafka.topics.late": "priorflow.dead-letters"}, "name three"),
         ({"kafka.security_protocol": "SASL_SSL"}, "also needs sasl_mechanism"),
         ({"kafka.sasl_username": "me"}, "set security_protocol"),
         ({"kafka.bootstrap": "broker"}, "host:port"),

@@ -10,14 +10,14 @@ import signal
 import sys
 from contextlib import suppress
 
-from connectors.kafka_client import KafkaClient
+from connectors.kafka_client import KafkaClient, TopicWish
 from connectors.kafka_exchange import ExchangeRules, KafkaExchange, Undone
 from connectors.letters import Outgoing
 
 PATIENCE = 3  # empty looks in a row before the end is believed
 
 
-def main(bootstrap: str, source: str, answers: str, group: str, step: str, at: int) -> None:
+def main(at: int, bootstrap: str, source: str, answers: str, group: str, step: str) -> None:
     passed = 0
 
     def crash(reached: str) -> None:
@@ -26,7 +26,9 @@ def main(bootstrap: str, source: str, answers: str, group: str, step: str, at: i
         if reached == step and passed == at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    rules = ExchangeRules(topics=(source,), writes=(answers,), group=group, session_ms=3_000, open_ms=2_000)
+    rules = ExchangeRules(
+        topics=(source,), writes=(TopicWish(name=answers),), group=group, session_ms=3_000, open_ms=2_000
+    )
     exchange = KafkaExchange(KafkaClient(bootstrap=bootstrap), rules, crash=crash)
     quiet = 0
     while quiet < PATIENCE:
@@ -40,4 +42,4 @@ def main(bootstrap: str, source: str, answers: str, group: str, step: str, at: i
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:6], int(sys.argv[6]))
+    main(int(sys.argv[6]), *sys.argv[1:6])

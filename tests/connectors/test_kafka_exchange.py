@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from connectors.kafka_client import KafkaClient
+from connectors.kafka_client import KafkaClient, TopicWish
 from connectors.kafka_exchange import ExchangeRules, KafkaExchange, Undone
 from connectors.kafka_sink import KafkaSink
 from connectors.kafka_source import KafkaSource, KafkaSourceRules
@@ -59,7 +59,10 @@ class Party:
 
     def member(self, *, session_ms: int = 3_000) -> KafkaExchange:
         rules = ExchangeRules(
-            topics=(self.source,), writes=(self.answers,), group=self.group, session_ms=session_ms
+            topics=(self.source,),
+            writes=(TopicWish(name=self.answers),),
+            group=self.group,
+            session_ms=session_ms,
         )
         return KafkaExchange(self.kafka, rules)
 
@@ -126,7 +129,11 @@ def test_who_lost_its_partitions_may_not_commit_what_it_took(party: Party) -> No
     """It slept with records in hand; another took them over and answered."""
     produce(party.kafka, party.source, MANY)
     rules = ExchangeRules(
-        topics=(party.source,), writes=(party.answers,), group=party.group, hold_ms=1_500, session_ms=1_500
+        topics=(party.source,),
+        writes=(TopicWish(name=party.answers),),
+        group=party.group,
+        hold_ms=1_500,
+        session_ms=1_500,
     )
     sleeper, other = KafkaExchange(party.kafka, rules), party.member()
     taken = list[str]()
