@@ -57,6 +57,18 @@ class Panel:
     pool: Tensors
 
 
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What the generative head makes of n texts of `d` features.
+
+    log densities under the known classes (n, K), and under a fresh one (n,).
+    """
+
+    densities: Tensor
+    fresh: Tensor
+    d: int
+
+
 FIELDS: Final = ("generative", "pool")
 
 
@@ -93,19 +105,28 @@ def believed(panel: Panel) -> Belief:
     return generative.believe(base, _moments(panel))
 
 
-def foretold(panel: Panel, rows: Tensor, features: Tensor, belief: Belief | None = None) -> Tensor:
+def glance(belief: Belief, features: Tensor) -> Glance:
+    """Return what the generative head makes of features (n, d)."""
+    densities, fresh = generative.log_densities(belief, features), generative.log_fresh(belief, features)
+    return Glance(densities, fresh, len(belief.root))
+
+
+def foretold(panel: Panel, rows: Tensor, features: Tensor) -> Tensor:
     """Return log p of the known classes and of a new one, (n, K + 1), the new one last.
 
     `rows` (n, K) is what the class rows say, log-probabilities; `features` (n, d) are the frozen ones.
-    `belief` is `believed(panel)`, for who asks often: it costs a factorisation.
     """
-    belief = believed(panel) if belief is None else belief
-    known = pooled(_classes(belief, rows, features), panel.pool["classes"])
-    new = pooled(_novelty(belief, features), panel.pool["novelty"])
+    return told(panel, rows, glance(believed(panel), features))
+
+
+def told(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
+    """Return `foretold` of features that were glanced at; a glance at one text goes with many rows."""
+    known = pooled(_classes(rows, seen), panel.pool["classes"])
+    new = pooled(_novelty(seen), panel.pool["novelty"]).expand(len(known), -1)
     return torch.cat([new[:, :1] + known, new[:, 1:]], dim=1)
 
 
-def dispute(panel: Panel, rows: Tensor, features: Tensor, belief: Belief | None = None) -> Tensor:
+def dispute(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
     """Return how unsure the experts are one by one, (n,), nats: their mean entropy of the K + 1 classes.
 
     A hypothesis is an expert on the known classes with one on new ones; their mixture is `foretold`, whose
@@ -113,8 +134,7 @@ def dispute(panel: Panel, rows: Tensor, features: Tensor, belief: Belief | None 
 
         sum_j w_j H(pi_j) + (1 - sum_j w_j pi_j) sum_h w_h H(p_h)
     """
-    belief = believed(panel) if belief is None else belief
-    known, new = _classes(belief, rows, features), _novelty(belief, features)
+    known, new = _classes(rows, seen), _novelty(seen)
     of_known, of_new = (panel.pool[name].unsqueeze(1) for name in ("classes", "novelty"))
     old = (of_new * new[..., 0].exp()).sum(dim=0)
     return (of_new * entropy(new)).sum(dim=0) + old * (of_known * entropy(known)).sum(dim=0)
@@ -125,12 +145,12 @@ def heard(panel: Panel, rows: Tensor, features: Tensor, truth: Tensor) -> Panel:
 
     `truth` (n,) names classes known to the panel, or is `UNSEEN`.
     """
-    belief, seen = believed(panel), truth != UNSEEN
-    told = {
-        "classes": _of(_classes(belief, rows[seen], features[seen]), truth[seen]),
-        "novelty": _of(_novelty(belief, features), (~seen).long()),
+    belief, old = believed(panel), truth != UNSEEN
+    said = {
+        "classes": _of(_classes(rows[old], glance(belief, features[old])), truth[old]),
+        "novelty": _of(_novelty(glance(belief, features)), (~old).long()),
     }
-    weights = {name: reweighted(panel.pool[name], told[name], worth=WORTH) for name in told}
+    weights = {name: reweighted(panel.pool[name], said[name], worth=WORTH) for name in said}
     return replace(panel, pool=weights)
 
 
@@ -144,22 +164,21 @@ def learned(panel: Panel, features: Tensor, labels: Tensor, *, classes: int) -> 
     return replace(panel, generative=_named(after) | {"centre": panel.generative["centre"]})
 
 
-def _classes(belief: Belief, rows: Tensor, features: Tensor) -> Tensor:
+def _classes(rows: Tensor, seen: Glance) -> Tensor:
     """Return log p_h(k | x) of every expert on the known classes, (H, n, K)."""
-    densities, d = generative.log_densities(belief, features), len(belief.root)
-    told = [rows.double() / t for t in ROWS] + [densities * (share / d) for share in DENSITIES]
-    return torch.log_softmax(torch.stack(told), dim=-1)
+    densities = seen.densities.expand(len(rows), -1)
+    said = [rows.double() / t for t in ROWS] + [densities * (share / seen.d) for share in DENSITIES]
+    return torch.log_softmax(torch.stack(said), dim=-1)
 
 
-def _novelty(belief: Belief, features: Tensor) -> Tensor:
+def _novelty(seen: Glance) -> Tensor:
     """Return log [1 - pi_j(x), pi_j(x)] of every expert, (J, n, 2)."""
-    d, count = len(belief.root), len(features)
-    fresh, known = generative.log_fresh(belief, features), generative.log_densities(belief, features)
+    count = len(seen.fresh)
     said = [torch.full((count,), math.log(pi / (1 - pi)), dtype=torch.float64) for pi in CONSTANTS]
     for pi, share in ODDS:
-        t = share / d
-        rival = torch.logsumexp(known * t, dim=-1) - math.log(known.shape[1])
-        said.append(math.log(pi / (1 - pi)) + fresh * t - rival)
+        t = share / seen.d
+        rival = torch.logsumexp(seen.densities * t, dim=-1) - math.log(seen.densities.shape[1])
+        said.append(math.log(pi / (1 - pi)) + seen.fresh * t - rival)
     bound = math.log((1 - _SURE) / _SURE)
     odds = torch.stack(said).clamp(-bound, bound)
     return torch.nn.functional.logsigmoid(torch.stack([-odds, odds], dim=-1))

@@ -127,11 +127,11 @@ class Answerer:
         return mixture(each), each.exp(), float(entropy(each).mean())
 
     def _paneled(self, beside: Panel, text: str, said: Tensor) -> tuple[Tensor, Tensor, float]:
-        features = self._activations.frozen([text])
-        many, rows = features.expand(len(said), -1), mixture(said).unsqueeze(0)
-        log_p = panel.foretold(beside, rows, features, self._belief)[0]
-        each = panel.foretold(beside, said, many, self._belief).exp()
-        return log_p, each, float(panel.dispute(beside, said, many, self._belief).mean())
+        assert self._belief is not None
+        seen = panel.glance(self._belief, self._activations.frozen([text]))
+        log_p = panel.told(beside, mixture(said).unsqueeze(0), seen)[0]
+        each = panel.told(beside, said, seen).exp()
+        return log_p, each, float(panel.dispute(beside, said, seen).mean())
 
 
 def as_forecast(answer: Answer) -> dict[str, float]:

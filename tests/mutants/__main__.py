@@ -28,6 +28,7 @@ import pytest
 import torch
 import transformers
 
+from tests.mutants.answers import ANSWERS
 from tests.mutants.core import CORE
 from tests.mutants.families import FAMILIES
 from tests.mutants.mutant import Mutant, NotThere
@@ -44,6 +45,8 @@ LAWS: Final = (
     "tests/trainers/test_recovery.py",
     "tests/trainers/test_sites.py",
     "tests/trainers/test_panelled.py",
+    "tests/trainers/test_answer.py",
+    "tests/trainers/test_abstention.py",
 )
 # Plain asserts: what was imported before the fork cannot be rewritten, and nobody reads the output.
 QUIET: Final = ("-x", "-q", "--no-summary", "--assert=plain", "-p", "no:cacheprovider", "--hypothesis-seed=1")
@@ -157,7 +160,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    table = [m for m in (*CORE, *FAMILIES, *PANELS) if asked.only in f"{m.about} {m.file} {m.name}"]
+    table = [m for m in (*CORE, *FAMILIES, *PANELS, *ANSWERS) if asked.only in f"{m.about} {m.file} {m.name}"]
     caught = survived = 0
     try:
         for verdict in verdicts(table, asked.processes):

@@ -110,15 +110,15 @@ def test_experts_one_by_one_are_surer_than_together() -> None:
     features, labels = torch.randn(40, 6, generator=generator), torch.arange(40) % 3
     state = panel.learned(panel.founded(features), features, labels, classes=3)
     rows = torch.log_softmax(torch.randn(5, 3, generator=generator).double(), dim=-1)
-    x, belief = features[:5], panel.believed(state)
-    known, new = panel._classes(belief, rows, x).exp(), panel._novelty(belief, x).exp()
+    seen = panel.glance(panel.believed(state), features[:5])
+    known, new = panel._classes(rows, seen).exp(), panel._novelty(seen).exp()
     wanted = torch.zeros(5, dtype=torch.float64)
     for w, p in zip(state.pool["classes"], known, strict=True):
         for v, split in zip(state.pool["novelty"], new, strict=True):
             every = torch.cat([split[:, :1] * p, split[:, 1:]], dim=1)
             wanted += w * v * -(every * every.log()).sum(dim=1)
-    assert torch.allclose(panel.dispute(state, rows, x), wanted)
-    assert (panel.dispute(state, rows, x) < -(p_log_p(panel.foretold(state, rows, x)))).all()
+    assert torch.allclose(panel.dispute(state, rows, seen), wanted)
+    assert (panel.dispute(state, rows, seen) < -(p_log_p(panel.told(state, rows, seen)))).all()
 
 
 def p_log_p(log_p: torch.Tensor) -> torch.Tensor:

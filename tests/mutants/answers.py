@@ -1,0 +1,119 @@
+"""Bugs in what is answered: who says it, how sure, when it is withheld, and by which version."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant, bugs
+
+_ANSWER = "tests/trainers/test_answer.py::"
+_ABSTAIN = "tests/trainers/test_abstention.py::"
+_DESK = "tests/app/serving/test_desk.py::"
+_WATCHER = "tests/app/serving/test_watcher.py::"
+
+ANSWERS: Final[tuple[Mutant, ...]] = (
+    *bugs(
+        "answer",
+        "trainers/answer.py",
+        (
+            "other draws than the forecasts'",
+            "key(chain_seed, window), draws, pi_new",
+            "key(chain_seed, window + 1), draws, pi_new",
+            _ANSWER + "test_every_family_answers_what_it_foretells",
+        ),
+        (
+            "a class nobody has seen is given nothing",
+            "torch.tensor([1 - self._pi_new, self._pi_new]",
+            "torch.tensor([1.0, 0.0]",
+            _ANSWER + "test_every_family_answers_what_it_foretells",
+        ),
+        (
+            "the panel has no say",
+            "if self._panel is not None:",
+            "if False and self._panel is not None:",
+            _ANSWER + "test_a_panel_answers_what_it_foretells",
+        ),
+        (
+            "all doubt is called ignorance",
+            "epistemic=total - aleatoric",
+            "epistemic=total",
+            _ANSWER + "test_an_answer_adds_up",
+        ),
+        (
+            "one draw speaks for all",
+            "torch.cat([one[name] for one in each])",
+            "torch.cat([each[0][name] for one in each])",
+            _ANSWER + "test_every_family_answers_what_it_foretells",
+        ),
+    ),
+    *bugs(
+        "dispute",
+        "posterior/panel.py",
+        (
+            "what a new class takes is not taken from the known ones",
+            "old = (of_new * new[..., 0].exp()).sum(dim=0)",
+            "old = torch.ones_like(new[0, :, 0])",
+            _ANSWER + "test_experts_one_by_one_are_surer_than_together",
+        ),
+    ),
+    *bugs(
+        "abstention",
+        "trainers/abstention.py",
+        (
+            "a threshold passes by its share of errors alone",
+            "if at_most(errors, n, risk) > alpha:",
+            "if errors / n > risk:",
+            _ABSTAIN + "test_the_risk_is_kept_as_often_as_stated",
+        ),
+        (
+            "a failed threshold is passed over",
+            "            break\n",
+            "            continue\n",
+            _ABSTAIN + "test_sure_and_wrong_answers_nothing",
+        ),
+        (
+            "right answers count as errors",
+            "wrongs[step] += seen - right",
+            "wrongs[step] += right",
+            _ABSTAIN + "test_much_evidence_comes_near_the_best_threshold",
+        ),
+    ),
+    *bugs(
+        "desk",
+        "priorflow/serving/desk.py",
+        (
+            "a new version stands behind the whole line",
+            "            if self._offers:\n",
+            "            if self._offers and not self._requests:\n",
+            _DESK + "test_a_version_takes_over_between_requests_and_never_within_one",
+        ),
+        (
+            "who cannot answer takes over",
+            "            taken.set_exception(failed)\n            return\n",
+            "            taken.set_exception(failed)\n",
+            _DESK + "test_who_cannot_answer_does_not_take_over",
+        ),
+        (
+            "texts answered still count as waiting",
+            "                self._waiting -= len(texts)\n",
+            "                pass\n",
+            _DESK + "test_too_long_a_line_is_refused_and_clears",
+        ),
+    ),
+    *bugs(
+        "watcher",
+        "priorflow/serving/watcher.py",
+        (
+            "bytes are believed unseen",
+            "            _verified(wanted, posterior)\n",
+            "",
+            _WATCHER + "test_bytes_that_are_not_the_posterior_do_not_answer",
+        ),
+        (
+            "what is kept wins over the log",
+            "if found is None and self._desk.version is None:",
+            "if self._desk.version is None:",
+            _WATCHER + "test_the_log_is_followed_and_looked_at_again_costs_nothing",
+        ),
+    ),
+)
