@@ -20,17 +20,24 @@ def report_html(story: Story) -> str:
     if not story.windows:
         msg = f"chain {story.chain}: no window has closed yet, so there is nothing to report"
         raise ValueError(msg)
-    pages = Environment(
+    return (
+        pages()
+        .get_template("report.html")
+        .render(story=story, words=words, figures=_figures(story), places=_places(story))
+    )
+
+
+def pages() -> Environment:
+    """Return where pages come from; what came with the stream cannot become markup."""
+    made = Environment(
         loader=PackageLoader("priorflow"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {"percent": axes.percent, "day": axes.day, "verdict": words.verdict}
-    return pages.get_template("report.html").render(
-        story=story, words=words, figures=_figures(story), places=_places(story)
-    )
+    made.filters |= {"percent": axes.percent, "day": axes.day, "verdict": words.verdict}
+    return made
 
 
 def write_report(story: Story, path: Path) -> None:

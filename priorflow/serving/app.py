@@ -10,10 +10,12 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from fastapi import Body, FastAPI, Request, Response
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
 from posterior.family import ONE_TASK
 from priorflow.config import Settings
+from priorflow.page import Kept
 from priorflow.serving import problems
 from priorflow.serving.desk import Desk, Full, NobodyInCharge, Told
 from priorflow.serving.gauges import Gauges
@@ -53,6 +55,7 @@ def application(settings: Settings, desk: Desk, watcher: Watcher, gauges: Gauges
     app.add_middleware(BodyLimit, most=settings.serve.max_body)
     _predictions(app, settings, desk, gauges)
     _states(app, desk, watcher, gauges)
+    _page(app, settings, desk, watcher)
     return app
 
 
@@ -131,6 +134,17 @@ def _states(app: FastAPI, desk: Desk, watcher: Watcher, gauges: Gauges) -> None:
     async def metrics() -> Response:
         """Return meters in Prometheus' text format."""
         return Response(gauges.page(), media_type=gauges.media_type)
+
+
+def _page(app: FastAPI, settings: Settings, desk: Desk, watcher: Watcher) -> None:
+    kept = Kept(settings)
+
+    @app.get("/", response_class=HTMLResponse)
+    def page() -> str:
+        """Show where the chain stands, for a person."""
+        version = desk.version
+        sha = None if version is None else version.snapshot.sha
+        return kept.page(answering=sha, trouble=watcher.standing.trouble)
 
 
 _TEXT: Final[dict[str, Any]] = {"content": {"text/plain": {"schema": {"type": "string"}}}}

@@ -1,0 +1,219 @@
+"""The page at `/`: where a chain stands, from the ledger alone; no script, no outside resource."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Final, final
+
+from posterior.calibration import ReliabilityBin
+from posterior.snapshot import LedgerError, Snapshot
+from priorflow import report_curves as curves
+from priorflow import report_words as words
+from priorflow.cluster import ends_if_reachable
+from priorflow.config import Settings
+from priorflow.judging import CONFIDENCES
+from priorflow.masking import without_passwords
+from priorflow.opening import MLFLOW, reading
+from priorflow.quantities import format_instant
+from priorflow.report import pages
+from priorflow.status import standing
+from priorflow.story import MethodRow, Story
+from priorflow.story_ledger import scores, verdicts, window_rows
+from trainers.abstention import STEPS
+
+SHOWN: Final = 200  # windows in the figures
+LISTED: Final = 25  # windows in the table, and decisions
+_OURS: Final = "priorflow"
+_BINS: Final = 20
+_NONE: Final = MethodRow(
+    prequential_accuracy=None,
+    prequential_nll=None,
+    prequential_ece=None,
+    final_accuracy=None,
+    forgetting=None,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What was read of a chain at once: `place` as `priorflow status` has it, and its story."""
+
+    place: Mapping[str, Any]
+    story: Story | None
+
+
+def look(settings: Settings, *, ask_kafka: bool = True) -> Look | None:
+    """Read the ledger; None where the chain has no snapshot yet, LedgerError where there is no ledger."""
+    ends = ends_if_reachable(settings) if ask_kafka else None
+    with reading(settings) as (ledger, _):
+        name = settings.chain.name
+        history = ledger.history(name) if ledger.chain(name) is not None else ()
+        if not history:
+            return None
+
+        def version_of(sha: str) -> int | None:
+            number = ledger.reference(sha, MLFLOW)
+            return None if number is None else int(number)
+
+        place = standing(ledger, name, history[-1], ends)
+        shown = _newest(history)
+        decided = verdicts(ledger.decisions(name)[-LISTED:], history, version_of)
+        rows = window_rows(shown, version_of)
+    if not rows:
+        return Look(place=place, story=None)
+    story = Story(
+        chain=name,
+        head_sha=history[-1].sha,
+        seconds=0.0,
+        windows=rows,
+        ours=_OURS,
+        methods={_OURS: _NONE},
+        curves={_OURS: scores(shown)},
+        reliability={_OURS: reliability(shown)},
+        matrix=(),
+        pi_new=settings.learn.pi_new,
+        replay_verified=False,
+        dead_letters=history[-1].counts["dead_lettered"],
+        counts=history[-1].counts,
+        promoted_version=None,
+        decisions=decided,
+        tracking_uri=settings.tracking_uri,
+        registered_model=settings.mlflow.registered_model,
+        ledger_url=settings.ledger_url,
+    )
+    return Look(place=place, story=story)
+
+
+def reliability(windows: Sequence[Snapshot]) -> tuple[ReliabilityBin, ...]:
+    """Return the reliability diagram of these windows' forecasts, which reports count by hundredths."""
+    count, right, said = Counter[int](), Counter[int](), Counter[int]()
+    for row in (row for window in windows for row in window.report.get(CONFIDENCES, ())):
+        at = min(row[0] * _BINS // STEPS, _BINS - 1)
+        count[at] += row[1]
+        right[at] += row[2]
+        said[at] += row[1] * (2 * row[0] + 1)  # the middle of a hundredth, in halves of one
+    return tuple(
+        ReliabilityBin(at / _BINS, (at + 1) / _BINS, n, min(1.0, said[at] / n / (2 * STEPS)), right[at] / n)
+        for at, n in sorted(count.items())
+    )
+
+
+def page_html(found: Look | None, *, answering: str | None, trouble: str | None, looked_ms: int) -> str:
+    """Return the page; `answering` is the sha that answers here, `trouble` what is known to be wrong."""
+    environment = pages()
+    environment.filters |= {"moment": _moment}
+    place: Mapping[str, Any] = (
+        {"chain": "none", "head": "", "champion": None} if found is None else found.place
+    )
+    story = None if found is None else found.story
+    return environment.get_template("page.html").render(
+        title="Where it stands",
+        place=place,
+        story=story,
+        words=words,
+        tiles=[] if found is None else tiles(found, answering),
+        troubles=troubles(found, trouble),
+        figures={} if story is None else _figures(story),
+        decisions=() if story is None else story.decisions[::-1],
+        lineage=() if story is None else story.windows[: -LISTED - 1 : -1],
+        looked_ms=looked_ms,
+    )
+
+
+def page(settings: Settings, *, answering: str | None = None, trouble: str | None = None) -> str:
+    """Look, and return the page; what cannot be read is told on it."""
+    try:
+        found = look(settings)
+    except LedgerError as failed:
+        found, trouble = None, f"{trouble}; {failed}" if trouble else str(failed)
+    return page_html(found, answering=answering, trouble=trouble, looked_ms=time.time_ns() // 1_000_000)
+
+
+@final
+class Kept:
+    """The page as it was seconds ago: however many look, the ledger is asked once."""
+
+    def __init__(self, settings: Settings, *, seconds: float = 5.0) -> None:
+        self._settings, self._seconds = settings, seconds
+        self._lock = Lock()
+        self._made: tuple[float, object, str] | None = None
+
+    def page(self, *, answering: str | None = None, trouble: str | None = None) -> str:
+        """Return the page, made anew where it is old or says another thing."""
+        said = (answering, trouble)
+        with self._lock:
+            made = self._made
+            if made is None or made[1] != said or time.monotonic() - made[0] > self._seconds:
+                text = page(self._settings, answering=answering, trouble=trouble)
+                made = self._made = (time.monotonic(), said, text)
+        return made[2]
+
+
+def tiles(found: Look, answering: str | None) -> list[tuple[str, str, str]]:
+    """Return what to see first: name, value and a note of each."""
+    place, counts = found.place, found.place["counts"]
+    last = found.story.windows[-1] if found.story is not None else None
+    lags = [row["lag"] for row in place["positions"] if row["lag"] is not None]
+    waiting = place["waiting_to_publish"]
+    return [
+        ("Windows", f"{place['windows']:,}", f"last commit {_minute(place['committed'])}"),
+        ("Champion", _short(place["champion"]), f"before it {_short(place['previous'])}"),
+        *([("Answers here", _short(answering), "the snapshot behind /predict")] if answering else []),
+        ("Foretold right", words.share(last.accuracy if last else None), "of the last window"),
+        ("Surprise", words.figure(last.nll if last else None), "nats an event, last window"),
+        (
+            "Lag",
+            f"{sum(lags):,}" if lags else "unknown",
+            "records not read yet" if lags else "Kafka is silent",
+        ),
+        ("Pending", f"{counts['pending']:,}", "records that wait for their other half"),
+        ("Dead letters", f"{counts['dead_lettered']:,}", "set aside whole, not lost"),
+        ("To publish", f"{waiting:,}", place["publish_error"] or "versions in the outbox"),
+    ]
+
+
+def troubles(found: Look | None, trouble: str | None) -> list[str]:
+    """Return what somebody should look at now."""
+    said = [without_passwords(trouble)] if trouble else []
+    if found is None:
+        return said or ["The chain has no snapshot yet; `priorflow run` makes the first."]
+    if found.place["publish_error"]:
+        said.append(f"MLflow takes no versions: {found.place['publish_error']}")
+    last = found.story.windows[-1] if found.story is not None else None
+    if last is not None and last.drift:
+        said.append(f"Window {last.index} drifted: {', '.join(last.alarms) or 'an alarm sounded'}.")
+    if last is not None and last.kind == "quarantined":
+        said.append(f"Window {last.index} could not be learned and was quarantined.")
+    return said
+
+
+def _newest(history: Sequence[Snapshot]) -> Sequence[Snapshot]:
+    """Return the last windows."""
+    return [row for row in history if row.kind in {"learned", "quarantined"}][-SHOWN:]
+
+
+def _figures(story: Story) -> dict[str, str]:
+    return {
+        "accuracy": curves.curve_chart(story, curves.ACCURACY),
+        "nll": curves.curve_chart(story, curves.NLL),
+        "ece": curves.curve_chart(story, curves.ECE),
+        "reliability": curves.reliability_chart(story) if story.reliability[story.ours] else "",
+        "movement": curves.movement_chart(story),
+        "accounting": curves.accounting_chart(story.counts),
+    }
+
+
+def _moment(ms: int) -> str:
+    return format_instant(ms // 1000 * 1000)
+
+
+def _minute(instant: str | None) -> str:
+    return "unknown" if instant is None else f"{instant[:10]} {instant[11:16]} UTC"
+
+
+def _short(sha: str | None) -> str:
+    return "none" if sha is None else sha[:8]

@@ -1,0 +1,106 @@
+"""The page at `/`: what the ledger says, readable without a script, a server of others, or luck."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from priorflow.config import Settings
+from priorflow.console import Silent
+from priorflow.page import Kept, Look, look, page, page_html, reliability, troubles
+from priorflow.run import execute
+from tests.app.histories import history
+from tests.app.serving.clerk import snapshot
+from tests.app.streams import archived, small_settings, small_stream
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    folder = tmp_path_factory.mktemp("page")
+    made = small_settings(folder / "home", archived(small_stream(), folder / "stream"))
+    execute(made, until_end=True, console=Silent())
+    return made
+
+
+@pytest.fixture
+def found(settings: Settings) -> Look:
+    seen = look(settings, ask_kafka=False)
+    assert seen is not None
+    return seen
+
+
+def test_it_says_what_the_ledger_says(settings: Settings, found: Look) -> None:
+    text = unescape(page_html(found, answering=None, trouble=None, looked_ms=0))
+    head = history(settings)[-1]
+    assert head.sha[:12] in text
+    for row in history(settings):
+        if row.kind == "learned":
+            assert row.sha[:12] in text
+    assert f"{head.counts['consumed']:,} records were consumed" in text
+    assert text.count("<svg") == 6
+
+
+def test_it_needs_nothing_from_anywhere(found: Look) -> None:
+    text = page_html(found, answering=None, trouble=None, looked_ms=0)
+    assert "<script" not in text
+    assert not re.search(r"""(src|href)=["'](?!#)""", text)
+    assert "url(" not in text
+    assert 'name="viewport"' in text
+
+
+def test_what_came_with_the_stream_cannot_become_markup(found: Look) -> None:
+    assert found.story is not None
+    row = replace(found.story.windows[-1], alarms=("<b>",), drift=True)
+    story = replace(found.story, windows=(*found.story.windows[:-1], row))
+    text = page_html(replace(found, story=story), answering=None, trouble="<i>", looked_ms=0)
+    assert "<b>" not in text
+    assert "<i>" not in text
+
+
+def test_trouble_comes_first_and_without_passwords(found: Look) -> None:
+    said = troubles(found, "cannot reach postgresql://me:secret@db/flow")
+    assert "secret" not in said[0]
+    text = page_html(found, answering=None, trouble=said[0], looked_ms=0)
+    assert text.index("cannot reach") < text.index("Foretold before")
+
+
+def test_a_place_without_a_ledger_or_a_snapshot_has_a_page_too(tmp_path: Path) -> None:
+    assert "there is no ledger" in page(small_settings(tmp_path / "nothing", tmp_path / "stream"))
+    assert "no snapshot yet" in unescape(page_html(None, answering=None, trouble=None, looked_ms=0))
+
+
+def test_reliability_adds_up_what_windows_counted() -> None:
+    one = replace(snapshot(1), report={"confidences": [[50, 2, 1], [99, 1, 1]]})
+    two = replace(snapshot(2), report={"confidences": [[52, 2, 2], [100, 1, 1]]})
+    low, high = reliability([one, two])
+    assert (low.count, low.accuracy, low.lower) == (4, 0.75, 0.5)
+    assert low.confidence == pytest.approx(0.515)
+    assert (high.count, high.accuracy) == (2, 1.0)
+    assert 0.95 < high.confidence <= 1
+    assert reliability([snapshot(1)]) == ()
+
+
+def test_however_many_look_the_ledger_is_asked_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("priorflow.page.page", lambda *_, **said: asked.append(said) or str(len(asked)))
+    kept = Kept(settings, seconds=60)
+    assert [kept.page() for _ in range(3)] == ["1", "1", "1"]
+    assert kept.page(trouble="away") == "2"
+
+
+def test_decisions_are_listed_newest_first(found: Look) -> None:
+    assert found.story is not None
+    decided = [made.at_ms for made in found.story.decisions]
+    assert decided == sorted(decided)
+    text = page_html(found, answering=None, trouble=None, looked_ms=0)
+    places = [text.index(f"snapshot <code>{made.snapshot_sha[:12]}") for made in found.story.decisions]
+    assert places == sorted(places, reverse=True)
