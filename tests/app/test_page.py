@@ -90,8 +90,8 @@ def test_reliability_adds_up_what_windows_counted() -> None:
 def test_however_many_look_the_ledger_is_asked_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
-    monkeypatch.setattr("priorflow.page.page", lambda *_, **said: asked.append(said) or str(len(asked)))
+    asked = itertools.count(1)
+    monkeypatch.setattr("priorflow.page.page", lambda *_, **_said: str(next(asked)))
     kept = Kept(settings, seconds=60)
     assert [kept.page() for _ in range(3)] == ["1", "1", "1"]
     assert kept.page(trouble="away") == "2"
