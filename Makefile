@@ -6,10 +6,10 @@ STAMP := .venv/.priorflow-ready
 FAST := not (kafka or ray or mlflow or postgres or slow)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test bench mutants format pins clean
+.PHONY: help setup demo check test test-browser bench mutants format pins clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 setup: $(STAMP)  ## virtual environment, pinned dependencies, encoder, Kafka, mails
 	@$(BIN)/priorflow assets fetch
@@ -31,6 +31,10 @@ check: $(STAMP)  ## format, lint, types, import contracts, fast tests
 
 test: setup  ## every test, those on the real Kafka, Ray, MLflow and PostgreSQL included, none skipped
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --no-skips
+
+test-browser: setup  ## the pages in a real browser (Debian's chromium, installed if it is missing)
+	@command -v chromium >/dev/null || sudo apt-get install --yes chromium
+	$(BIN)/pytest -q -m browser --no-skips
 
 bench: setup  ## what it costs, measured: history, pipeline, memory (25 minutes, on a quiet machine)
 	@for name in history pipeline memory; do OMP_NUM_THREADS=1 $(BIN)/python benchmarks/$$name.py || exit 1; done

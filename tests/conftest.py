@@ -24,8 +24,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="fail the run if any test was skipped")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the long tests first, so that the last worker is not left alone with them."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Start the long tests first, so that the last worker is not left alone with them.
+
+    Those in a browser run only where it is asked for by name: it comes with no package of Python's.
+    """
+    if "browser" not in config.getoption("markexpr"):
+        items[:] = [item for item in items if not item.get_closest_marker("browser")]
     items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in REAL_SERVICES))
 
 
