@@ -5,19 +5,22 @@ are the snapshot's own; then a version that carries the sha as a tag. MLflow com
 nothing, so: search by sha first, read the files back before the version is made, and where two
 publishers made two versions, the lowest is canonical and the others say so. Imported when first used,
 since that costs seconds.
+
+More files may lie beside the two, whose bytes come from whoever publishes; a tag of the logged model has
+their hashes. What they say is no business of this module.
 """
 
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from connectors.crash import Crash, live
 from connectors.manifest import read_manifest
+from connectors.mlflow_files import put_files, read_files
 from connectors.mlflow_store import beside, connected, experiment_of, is_clients, register, shown
 from connectors.version_tags import metrics, version_tags
 from posterior.registry import Alias, RegistryError, RegistryRefused, RegistryUnavailable
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 POSTERIOR: Final = "posterior.safetensors"
 MANIFEST: Final = "manifest.json"
+FILES: Final = "files_sha256"  # tag of a logged model: the files beside those two, and their hashes
 WINDOWS: Final = ("learned", "quarantined")
 MAX_METRICS: Final = 1_000  # of one batch
 SWEPT: Final = 500  # newest logged models that are looked at for half-made ones
@@ -46,6 +50,14 @@ REFUSALS: Final = frozenset(
         "UNAUTHENTICATED",
     }
 )
+
+Dressing = Callable[[Snapshot], Mapping[str, bytes]]
+"""What lies beside a snapshot's two files, by name: a function of the snapshot and of its ledger."""
+
+
+def bare(_: Snapshot) -> Mapping[str, bytes]:
+    """Put nothing beside the two files."""
+    return {}
 
 
 @final
@@ -64,6 +76,7 @@ class MlflowRegistry:
         experiment: str = "priorflow",
         artifacts: str | None = None,
         tags: Mapping[str, str] | None = None,
+        dressing: Dressing = bare,
         crash: Crash = live,
     ) -> None:
         self._uri = tracking_uri
@@ -71,6 +84,7 @@ class MlflowRegistry:
         self._experiment = experiment
         self._artifacts = artifacts or beside(tracking_uri)
         self._tags = dict(tags or {})
+        self._dressing = dressing
         self._crash = crash
         self._connected: tuple[MlflowClient, str] | None = None
         self._runs: dict[str, str] = {}
@@ -157,20 +171,19 @@ class MlflowRegistry:
                     self._client.set_terminated(run)
 
     def _log_model(self, snapshot: Snapshot, posterior: bytes, run: str) -> str:
-        """Log both files, and believe it only when they have been read back."""
+        """Log the files, and believe it only when they have been read back."""
         client, experiment = self._connection
+        more = self._dressing(snapshot)
         model: str = client.create_logged_model(
             experiment,
             name=f"{snapshot.chain}-{snapshot.seq}".translate(UNNAMEABLE),
             source_run_id=run,
-            tags={"snapshot_sha": snapshot.sha},
+            tags={"snapshot_sha": snapshot.sha, FILES: canonical_json(_hashes(more)).decode()},
             model_type="posterior",
         ).model_id
         self._crash("after-model")
-        with tempfile.TemporaryDirectory(prefix="priorflow-") as folder:
-            Path(folder, POSTERIOR).write_bytes(posterior)
-            Path(folder, MANIFEST).write_bytes(canonical_json(snapshot.manifest()))
-            self._put_files(model, folder)
+        files = {**more, POSTERIOR: posterior, MANIFEST: canonical_json(snapshot.manifest())}
+        put_files(files, self._location(model), tracking_uri=self._uri)
         self._crash("after-artifacts")
         self._read_back(model, snapshot.sha)
         client.finalize_logged_model(model, "READY")
@@ -213,31 +226,21 @@ class MlflowRegistry:
         found = self._client.search_model_versions(named)
         return sorted(found, key=lambda version: int(version.version))
 
-    def _put_files(self, model: str, folder: str) -> None:
-        """Copy a folder's files to a logged model's place.
-
-        Not by the client, which keeps a repository and its thread pool for each of the last 1,024 models.
-        """
-        from mlflow.store.artifact import artifact_repository_registry  # noqa: PLC0415  see the module
-
-        homes: Any = artifact_repository_registry  # untyped
-        homes.get_artifact_repository(self._location(model), tracking_uri=self._uri).log_artifacts(folder)
-
     def _read_back(self, model: str, sha: str) -> tuple[Snapshot, bytes]:
-        from mlflow.artifacts import download_artifacts  # noqa: PLC0415  see the module
-
-        with tempfile.TemporaryDirectory(prefix="priorflow-") as folder:
-            where = self._location(model)
-            found = download_artifacts(where, dst_path=folder, tracking_uri=self._uri)
-            text = Path(found, MANIFEST).read_text(encoding="utf-8")
-            posterior = Path(found, POSTERIOR).read_bytes()
+        """Return what a logged model holds once every file of it is what was published."""
+        held = self._client.get_logged_model(model)
+        more: dict[str, str] = json.loads(held.tags.get(FILES, "{}"))
+        where = str(held.artifact_location)
+        found = read_files((POSTERIOR, MANIFEST, *more), where, tracking_uri=self._uri)
         try:
-            snapshot = read_manifest(text, sha)
-        except LedgerCorrupt as broken:
+            snapshot = read_manifest(found[MANIFEST].decode(), sha)
+        except (LedgerCorrupt, UnicodeDecodeError) as broken:
             raise _altered(model, str(broken)) from broken
-        if hashlib.sha256(posterior).hexdigest() != snapshot.posterior:
-            raise _altered(model, f"{POSTERIOR} is not the posterior of snapshot {sha}")
-        return snapshot, posterior
+        hashes = _hashes(found)
+        for name, wanted in {POSTERIOR: snapshot.posterior, **more}.items():
+            if hashes[name] != wanted:
+                raise _altered(model, f"{name} is not that of snapshot {sha}")
+        return snapshot, found[POSTERIOR]
 
     def _location(self, model: str) -> str:
         """Return where a logged model's files are.
@@ -303,6 +306,10 @@ class MlflowRegistry:
             kind = RegistryRefused if code in REFUSALS else RegistryUnavailable
             message = f"MLflow at {shown(self._uri)}, model {self._model}: {failed}"
             raise kind(message) from failed
+
+
+def _hashes(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 
 
 def _model_id(version: ModelVersion) -> str:

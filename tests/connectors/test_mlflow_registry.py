@@ -118,6 +118,15 @@ def run_of(registry: MlflowRegistry, version: str) -> str:
     return str(registry._client.get_model_version("mail-router", version).run_id)
 
 
+def dressed(snapshot: Snapshot) -> dict[str, bytes]:
+    return {"model.py": b"pass", "answers.json": json.dumps({"of": snapshot.sha}).encode()}
+
+
+def folder_of(registry: MlflowRegistry, version: str) -> Path:
+    found = registry._client.get_model_version_download_uri("mail-router", version)
+    return Path(found[len("file://") :])
+
+
 def _artifact_repositories() -> int:
     gc.collect()
     return sum(type(one).__name__.endswith("ArtifactRepository") for one in gc.get_objects())
@@ -240,6 +249,41 @@ class TestMlflow:
         with pytest.raises(RegistryRefused, match="not what was published"):
             line.publish(registry, line.rows[1])
         assert registry.version_of(line.rows[1].sha) is None
+
+    def test_what_lies_beside_is_published_once_and_read_back(self, uri: str, line: Line) -> None:
+        registry = MlflowRegistry(uri, "mail-router", dressing=dressed)
+        assert [line.publish(registry, line.rows[1]) for _ in range(2)] == ["1", "1"]
+        row = line.rows[1]
+        assert registry.fetch("1") == (row, line.blobs.get(row.posterior))
+        names = ["answers.json", "manifest.json", "model.py", "posterior.safetensors"]
+        assert sorted(path.name for path in folder_of(registry, "1").iterdir()) == names
+        assert json.loads((folder_of(registry, "1") / "answers.json").read_bytes()) == {"of": row.sha}
+
+    @pytest.mark.parametrize("step", ["after-model", "after-artifacts", "after-finalize", "after-version"])
+    def test_dying_beside_more_files_ends_in_one_version(self, uri: str, line: Line, step: str) -> None:
+        with pytest.raises(Died):
+            line.publish(
+                MlflowRegistry(uri, "mail-router", dressing=dressed, crash=dies_at(step)), line.rows[1]
+            )
+        # The next release says other things beside: what is whole is not written again.
+        registry = MlflowRegistry(uri, "mail-router", dressing=lambda _: {"other.json": b"{}"})
+        assert line.publish(registry, line.rows[1]) == "1"
+        again = step in ("after-model", "after-artifacts")
+        assert (folder_of(registry, "1") / "other.json").is_file() is again
+        assert (folder_of(registry, "1") / "answers.json").is_file() is not again
+        assert registry.fetch("1")[0] == line.rows[1]
+
+    @pytest.mark.parametrize("name", ["answers.json", "model.py"])
+    def test_altered_and_lost_files_beside_are_told(self, uri: str, line: Line, name: str) -> None:
+        line.publish(MlflowRegistry(uri, "mail-router", dressing=dressed), line.rows[1])
+        registry = MlflowRegistry(uri, "mail-router")  # whoever reads need not know what was put there
+        path = folder_of(registry, "1") / name
+        path.write_bytes(path.read_bytes() + b" ")
+        with pytest.raises(RegistryRefused, match=f"not what was published: {name}"):
+            registry.fetch("1")
+        path.unlink()
+        with pytest.raises(RegistryRefused, match="are gone"):
+            registry.fetch("1")
 
     def test_manifest_hashes_to_the_name(self, uri: str, line: Line) -> None:
         odd = replace(line.rows[1], labels=("émile's %", 'quo"te'), report={"per/é": {"a:b": 1.0}})
