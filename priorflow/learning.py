@@ -100,12 +100,21 @@ def learning_settings(settings: Settings) -> dict[str, Any]:
         "window": settings.window.model_dump(),
         "model": {
             **_model_settings(settings),
-            "encoder": folder_sha256(encoder_path(settings), _ENCODER_FILES),
+            "encoder": encoder_sha256(encoder_path(settings)),
             "warm_start": None if warm is None else folder_sha256(warm, _WARM_FILES),
         },
         "family": {"name": family.name, "options": dict(family.options)},
         "learn": _learn_settings(settings),
     }
+
+
+def recorded_model(settings: Mapping[str, Any], encoder: str) -> ModelSpec:
+    """Return the model that learning settings tell of, read from `encoder`; what they leave unsaid acts not.
+
+    Without its warm start, from which only a chain's root is made.
+    """
+    said = {k: v for k, v in settings["model"].items() if k not in {"encoder", "warm_start", "parts"}}
+    return ModelSpec(**said, encoder=encoder, parts=tuple(settings["model"].get("parts", ("lora",))))
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], at: str = "") -> Iterator[str]:
@@ -129,6 +138,11 @@ def folder_sha256(folder: Path, patterns: tuple[str, ...]) -> str:
         with path.open("rb") as stream:
             digest.update(f"{path.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+def encoder_sha256(folder: Path) -> str:
+    """Hash what an encoder's folder says of texts: weights, shape, tokenizer."""
+    return folder_sha256(folder, _ENCODER_FILES)
 
 
 def encoder_path(settings: Settings) -> Path:

@@ -9,7 +9,7 @@ from typing import Final
 
 from connectors.blobs import open_blobs
 from connectors.ledger import SqlLedger, open_ledger
-from connectors.mlflow_registry import MlflowRegistry
+from connectors.mlflow_registry import Dressing, MlflowRegistry, bare
 from posterior.snapshot import Blobs, LedgerError, Snapshot
 from priorflow.config import Settings
 
@@ -46,14 +46,18 @@ def reading(settings: Settings) -> Iterator[tuple[SqlLedger, Blobs]]:
         ledger.close()
 
 
-def registry(settings: Settings) -> MlflowRegistry:
-    """Return the registry; nothing is connected, or imported, before it is used."""
+def registry(settings: Settings, dressing: Dressing = bare) -> MlflowRegistry:
+    """Return the registry; nothing is connected, or imported, before it is used.
+
+    Whoever publishes says by `dressing` what lies beside a version's own files.
+    """
     mlflow = settings.mlflow
     return MlflowRegistry(
         settings.tracking_uri,
         mlflow.registered_model,
         experiment=mlflow.experiment,
         artifacts=mlflow.artifacts,
+        dressing=dressing,
     )
 
 

@@ -29,16 +29,16 @@ from connectors.kafka_sink import KafkaSink
 from connectors.kafka_source import KafkaSource, KafkaSourceRules
 from connectors.lease import this_owner
 from connectors.ledger import SqlLedger, open_ledger
-from connectors.mlflow_registry import MlflowRegistry
 from connectors.outbox import Publisher
 from posterior.snapshot import Blobs, Chain, Circumstance, Fence, Fenced, LedgerUnavailable, Snapshot
 from priorflow.cluster import client
 from priorflow.config import ConfigError, Settings
 from priorflow.console import Console
+from priorflow.flavour import flavour
 from priorflow.garbage import seldom_collected
 from priorflow.judging import scorer, told
 from priorflow.learning import differences, family_spec, learn_spec, learning_settings, model_spec
-from priorflow.opening import MLFLOW
+from priorflow.opening import MLFLOW, registry
 from priorflow.promotion import Gatekeeper
 from priorflow.rules import codec_rules, intake_rules
 from priorflow.story_ledger import reasons
@@ -306,21 +306,11 @@ def _publisher(
         else:
             console.warn(f"versions wait in the outbox: {error}", event="not_publishing", error=error)
 
-    registry = open_registry(settings)
-    publisher = Publisher(ledger, blobs, registry, chain=settings.chain.name, target=MLFLOW, tell=tell)
+    versions = registry(settings, flavour(ledger, settings.model.encoder))
+    publisher = Publisher(ledger, blobs, versions, chain=settings.chain.name, target=MLFLOW, tell=tell)
     publisher.start()
     stack.callback(publisher.stop)
     return publisher
-
-
-def open_registry(settings: Settings) -> MlflowRegistry:
-    """Return the registry that the settings name."""
-    return MlflowRegistry(
-        settings.tracking_uri,
-        settings.mlflow.registered_model,
-        experiment=settings.mlflow.experiment,
-        artifacts=settings.mlflow.artifacts,
-    )
 
 
 def _gatekeeper(
