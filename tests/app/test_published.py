@@ -69,6 +69,8 @@ def test_it_withholds_by_the_newest_windows(chain: Published, folder: Path) -> N
     parent = chain.ledger.snapshot(chain.head.parent or "")
     assert parent is not None
     assert confidences(chain.ledger, parent[0], 10) == UNSURE
+    branched = replace(chain.head, chain="what-if", report={})
+    assert confidences(chain.ledger, branched, 10) == []  # another chain's forecasts say nothing of it
 
 
 def test_the_same_snapshot_gives_the_same_files(chain: Published) -> None:
