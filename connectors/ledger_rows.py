@@ -25,6 +25,7 @@ from posterior.snapshot import (
 )
 from stream.plan import canonical_json
 
+WHOLE: Final = 64  # characters of a sha
 LIVE: Final = snapshots.c.discarded.is_(None)
 
 
@@ -111,7 +112,9 @@ def newest_row(connection: Connection, chain: str) -> RowMapping | None:
 
 def named_row(connection: Connection, prefix: str) -> RowMapping | None:
     """Return the row whose sha begins so; LedgerError if there are several."""
-    named = select(snapshots).where(LIVE, snapshots.c.sha.startswith(prefix, autoescape=True))
+    sha = snapshots.c.sha  # a whole one is found by its index; a prefix is looked for in every row
+    same = sha == prefix if len(prefix) == WHOLE else sha.startswith(prefix, autoescape=True)
+    named = select(snapshots).where(LIVE, same)
     return the_one(prefix, connection.execute(named.limit(2)).mappings().all())
 
 

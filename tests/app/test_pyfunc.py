@@ -62,6 +62,14 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return settings
 
 
+@pytest.fixture(scope="module", autouse=True)
+def store(done: Settings) -> Iterator[None]:
+    """MLflow would make a store of its own where tests run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", done.tracking_uri)
+        yield
+
+
 @pytest.fixture(scope="module")
 def champion(done: Settings) -> tuple[Snapshot, str]:
     """Return who the registry says is champion, and its version."""
@@ -138,7 +146,6 @@ def test_a_fresh_process_answers_as_priorflow_does(
 
 def test_every_version_loads_and_names_itself(done: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NO_PICKLE, "false")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", done.tracking_uri)
     learned = [snapshot for snapshot in history(done) if snapshot.kind == "learned"]
     for snapshot in learned:
         with opened(done) as ledger:
