@@ -36,6 +36,11 @@ from tests.connectors import real_postgres
 SMALL = ("window.size=30", "model.max_tokens=16", "model.rank=2", "learn.epochs=1", "records.idle=2s")
 PATIENCE_S = 120
 VERSIONS = "api/2.0/mlflow/model-versions/search"
+ANSWER = """
+import sys, mlflow
+model = mlflow.pyfunc.load_model(f"models:/priorflow/{sys.argv[1]}")
+print(model.predict([{"text": "win cheap cash"}]).to_json(orient="records"))
+"""
 
 
 def until(ready: Callable[[], Any], running: subprocess.Popen[bytes], log: Path) -> Any:
@@ -111,6 +116,14 @@ def registry(deployment: Deployment, folder: Path) -> Iterator[str]:
         yield url
 
 
+def answer(url: str, version: str, folder: Path) -> Any:
+    """Have a stranger load a version through the server, and ask it."""
+    command = [sys.executable, "-c", ANSWER, version]
+    ours = {"PYTHONPATH": str(INFRA.parent), "MLFLOW_TRACKING_URI": url}
+    done = subprocess.run(command, env={**os.environ, **ours}, cwd=folder, check=True, capture_output=True)
+    return json.loads(done.stdout)[0]
+
+
 def produce(client: KafkaClient) -> None:
     producer = KafkaProducer(**client.settings())
     for (topic, partition), lane in small_stream().lanes.items():
@@ -145,6 +158,9 @@ def test_the_composed_services_learn_and_publish(tmp_path: Path, kafka_jars: Pat
         listing = [sys.executable, "-m", "priorflow", "snapshots", "ls", "--json", *small]
         rows = subprocess.run(listing, env={**os.environ, **environment}, check=True, capture_output=True)
         assert rows.stdout.count(b'"learned"') >= len(versions)
+        said = answer(url, versions[0]["version"], tmp_path)
+        assert said["version"] == versions[0]["version"]
+        assert set(said["probabilities"]) <= {"linux", "money"}
 
 
 def test_the_composed_settings_are_understood() -> None:
