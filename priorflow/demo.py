@@ -33,6 +33,7 @@ from priorflow.config import Settings
 from priorflow.console import Console
 from priorflow.demo_baselines import LORA, Windows, our_matrix, sequential_lora
 from priorflow.demo_gate import plant
+from priorflow.demo_serving import take_back
 from priorflow.demo_stream import produce
 from priorflow.opening import MLFLOW
 from priorflow.report import write_report
@@ -105,6 +106,8 @@ def main(settings: Settings, console: Console) -> Story:
         plant(chosen, ledger, blobs, updater, rules, windows, console)
         compared = _compare(folder, updater, rules, history, blobs, windows, console)
         verified = _verify(folder, history, console)
+        if windows and ledger.decisions(CHAIN)[-1].action != "rollback":
+            take_back(folder, windows[max(windows)][0].text, console)
         story = _story(chosen, ledger, history, windows, compared, verified, time.monotonic() - begun)
     write_report(story, folder / "report.html")
     (folder / "summary.json").write_text(summary_json(story), encoding="utf-8")
