@@ -39,8 +39,11 @@ MEANING: Final[Mapping[ExitCode, str]] = {
 # By name, not by class: a command that never touched Kafka or torch need not import them to fail.
 _CODES: Final[Mapping[str, ExitCode]] = {
     "priorflow.config.ConfigError": ExitCode.USAGE,
+    "priorflow.peft_folder.FolderHeld": ExitCode.USAGE,
     "connectors.dead_letters.NoSuchLetter": ExitCode.USAGE,
     "trainers.answer.NothingLearned": ExitCode.USAGE,
+    "trainers.peft_form.NoPeftForm": ExitCode.USAGE,
+    "trainers.single.NotSingle": ExitCode.USAGE,
     "trainers.sites.NoSuchSite": ExitCode.USAGE,
     "trainers.unembedding.NoPlainOutput": ExitCode.USAGE,
     "trainers.ray_update.WorkersLost": ExitCode.UNREACHABLE,

@@ -45,6 +45,8 @@ from trainers.unembedding import Unembedding, unembedding
 
 Objective = Literal["classes", "answer", "tokens"]
 HEAD = "head"
+PEFT_WEIGHTS: Final = "adapter_model.safetensors"
+_PEFT_KINDS: Final = {"down": "lora_A", "up": "lora_B"}
 _PACKAGE = "package:"
 _PREFIXED: Final = "priorflow_prefixed"  # transformers' scaled dot-product attention, taking a prefix
 
@@ -109,6 +111,7 @@ class AdaptedModel:
         whole, missing = _loaded(folder, spec)
         model = whole if spec.objective == "classes" else whole.base_model
         self.dim: int = model.config.hidden_size
+        self.inside = _inside(whole, model)
         self.sites = _sites(model, spec)
         stack, first = cut.locate(model, [site.name for site in self.sites])
         self._out = None if spec.objective == "classes" else unembedding(whole, stack, missing)
@@ -228,15 +231,20 @@ class AdaptedModel:
         return (self._hidden, *args[1:]), kwargs
 
 
+def peft_name(slot: Slot) -> str | None:
+    """Return how a PEFT folder names a slot's weights below the model; None where LoRA has no such slot."""
+    kind = _PEFT_KINDS.get(slot.role)
+    return None if kind is None else f"{slot.name.rpartition('.')[0]}.{kind}.weight"
+
+
 def warm_start(folder: Path, slots: Sequence[Slot]) -> dict[str, Tensor]:
     """Read LoRA weights of a PEFT folder for our slots; the file's names end in our site names."""
-    weights = load_file(folder / "adapter_model.safetensors")
-    kinds = {"down": "lora_A", "up": "lora_B"}
+    weights = load_file(folder / PEFT_WEIGHTS)
     found: dict[str, Tensor] = {}
     for slot in slots:
-        if slot.role not in kinds:
+        tail = peft_name(slot)
+        if tail is None:
             continue
-        tail = f"{slot.name.rsplit('.', 1)[0]}.{kinds[slot.role]}.weight"
         match = [v for k, v in weights.items() if k.endswith(tail)]
         if len(match) != 1 or tuple(match[0].shape) != slot.shape:
             shapes = [tuple(m.shape) for m in match]
@@ -244,6 +252,11 @@ def warm_start(folder: Path, slots: Sequence[Slot]) -> dict[str, Tensor]:
             raise ValueError(msg)
         found[slot.name] = match[0].float()
     return found
+
+
+def _inside(whole: nn.Module, model: nn.Module) -> str:
+    """Return what the names of sites lack in the model that was loaded: "", or such as "model."."""
+    return next(f"{name}." if name else "" for name, module in whole.named_modules() if module is model)
 
 
 def _loaded(folder: Path, spec: ModelSpec) -> tuple[Any, list[str]]:
