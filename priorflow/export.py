@@ -91,6 +91,9 @@ def _chosen(ledger: SqlLedger, wanted: Wanted, chain: str) -> Snapshot:
     if wanted.snapshot is not None:
         return require_snapshot(ledger, wanted.snapshot)
     history = require_history(ledger, chain)
+    if not history:
+        msg = f"chain {chain} has no snapshot yet"
+        raise LedgerError(msg)
     if wanted.alias == "head":  # the row that made its belief: progress rows only move positions
         return [row for row in history if row.kind != "progress"][-1]
     sha = champion(ledger.decisions(chain))
@@ -108,9 +111,9 @@ def _chain_of(ledger: SqlLedger, snapshot: Snapshot) -> Chain:
 
 def _require_meaning(settings: Settings, chain: Chain) -> None:
     """Raise ConfigError unless base model and family are those of the chain."""
-    ours = learning_settings(settings)
-    pairs = ({name: said.get(name) for name in _DECIDE} for said in (ours, chain.settings))
-    found = list(differences(*pairs))
+    here = learning_settings(settings)
+    ours, theirs = ({name: said.get(name) for name in _DECIDE} for said in (here, chain.settings))
+    found = list(differences(ours, theirs))
     if found:
         listed = "\n  ".join(found)
         msg = f"these settings are not those of chain {chain.name!r}:\n  {listed}\nUse its configuration"

@@ -99,8 +99,8 @@ def refuse_other_parts(parts: tuple[str, ...]) -> None:
     if others:
         msg = (
             f"this chain adapts by {' and '.join(others)}, for which a PEFT LoRA folder has no place: "
-            "without it answers would be others. Answer with `priorflow serve`, or learn the log into a chain "
-            "of LoRA alone: `priorflow replay --into NAME --set model.parts=[lora]`"
+            "without it answers would be others. Answer with `priorflow serve`, or learn the log into a "
+            "chain of LoRA alone: `priorflow replay --into NAME --set model.parts=[lora]`"
         )
         raise NoPeftForm(msg)
 

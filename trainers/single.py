@@ -80,7 +80,7 @@ def _named(known: list[str] | None, named: str | None) -> str:
     task = one if named is None else named
     if task is not None and (known is None or task in known):
         return task
-    there = "" if known is None else f"; there are {', '.join(map(_shown, known))}"
+    there = "" if not known else f"; there are {', '.join(map(_shown, known))}"
     lack = "every task has weights of its own: name one" if named is None else f"there is no task {named!r}"
     msg = f"{lack}{there}. --new-task means one that nobody has seen"
     raise NotSingle(msg)

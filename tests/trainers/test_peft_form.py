@@ -350,7 +350,8 @@ def test_a_new_task_s_mean_is_the_shared_centre(model: AdaptedModel) -> None:
     meant = whose(family, state, named=None, new=True)
     draw = drawn(family, state, meant, number=None, chain_seed=1, window=1)
     for slot, centre in state.mean.items():
-        tau, precision, pull = state.tau[slot].double(), 1.0, 0.0
+        tau, precision = state.tau[slot].double(), torch.ones(centre.shape, dtype=torch.float64)
+        pull = torch.zeros_like(precision)
         for task in ("north", "south"):
             own = state.precision[f"{task}/{slot}"].double()
             precision = precision + own * tau / (own + tau)
@@ -364,6 +365,8 @@ def test_before_any_task_the_shared_centre_and_with_one_that_one(model: AdaptedM
     assert whose(family, state, named=None, new=False) == Whose("north")
     start = family.base(model.slots(0), seed=1, centres={})
     assert whose(family, start, named=None, new=False) == Whose(None, new=True)
+    with pytest.raises(NotSingle, match=r"there is no task 'north'\. --new-task"):
+        whose(family, start, named="north", new=False)
 
 
 def test_where_all_tasks_have_the_same_weights_none_is_named(model: AdaptedModel) -> None:
