@@ -25,6 +25,10 @@ def require_free(folder: Path, name: str, *, force: bool) -> None:
 
     What no export wrote is not overwritten by any means.
     """
+    above = next(path for path in folder.resolve().parents if path.exists())
+    if not above.is_dir():
+        msg = f"{above} is a file, so there can be no folder {folder} in it; name another"
+        raise FolderHeld(msg)
     if not folder.exists():
         return
     strange = [folder.name] if not folder.is_dir() else _strange(folder)
@@ -41,8 +45,11 @@ def held(folder: Path) -> str | None:
     """Return the name of the adapter that a folder of ours holds; None if it is empty."""
     if not any(folder.iterdir()):
         return None
-    said = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-    return str(said["adapter"])
+    try:
+        return str(json.loads((folder / FACTS).read_text(encoding="utf-8"))["adapter"])
+    except (ValueError, KeyError, TypeError) as damaged:
+        msg = f"{folder / FACTS} names no adapter; name a new or an empty folder"
+        raise FolderHeld(msg) from damaged
 
 
 def _strange(folder: Path) -> list[str]:

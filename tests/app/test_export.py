@@ -345,6 +345,11 @@ def test_what_no_export_wrote_is_never_overwritten(tmp_path: Path) -> None:
     for name, strange in left.items():
         with pytest.raises(FolderHeld, match=rf"holds '{strange}', which no export wrote"):
             require_free(tmp_path / name, "one", force=True)
+    with pytest.raises(FolderHeld, match="is a file, so there can be no folder"):
+        require_free(tmp_path / "file" / "a" / "b", "one", force=True)
+    put(tmp_path / "broken", {FACTS: b"{"})
+    with pytest.raises(FolderHeld, match="names no adapter"):
+        require_free(tmp_path / "broken", "one", force=True)
     (tmp_path / "empty").mkdir()
     require_free(tmp_path / "empty", "one", force=False)
     put(tmp_path / "empty", {FACTS: b"{}"})

@@ -269,6 +269,18 @@ def test_answers_are_the_rows_of_what_follows_the_question(tmp_path: Path) -> No
     assert (told["head"]["pooling"], told["head"]["normalised"]) == ("last", False)
 
 
+def test_a_language_model_asked_for_classes_is_an_encoder(tmp_path: Path) -> None:
+    small_llama(tmp_path / "llama")
+    spec = small_spec(tmp_path / "llama", pooling="last")
+    model = AdaptedModel(spec)
+    draw = random_draw(model, classes=2, size=0.3)
+    folder = written(tmp_path / "out", model, draw)
+    assert json.loads((folder / FACTS).read_text())["base"]["load_with"] == "AutoModel"
+    base = AutoModel.from_pretrained(tmp_path / "llama", dtype=torch.float32).eval()
+    said = ours(model, SENTENCES, draw)
+    torch.testing.assert_close(theirs(base, spec, folder, SENTENCES), said, atol=1e-5, rtol=1e-5)
+
+
 def test_tokens_have_no_rows(tmp_path: Path) -> None:
     language = Language(tmp_path, "tokens")
     assert sorted(path.name for path in language.folder.iterdir()) == sorted({*FILES} - {"head.safetensors"})
