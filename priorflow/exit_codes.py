@@ -59,6 +59,7 @@ _CODES: Final[Mapping[str, ExitCode]] = {
     "connectors.kafka_broker.BrokerFailed": ExitCode.UNREACHABLE,
     "connectors.kafka_broker.BrokerFolder": ExitCode.USAGE,
     "connectors.kafka_java.NoJava": ExitCode.USAGE,
+    "priorflow.published.CannotOpen": ExitCode.LOST,
     "posterior.snapshot.LedgerError": ExitCode.USAGE,
     "posterior.snapshot.LedgerUnavailable": ExitCode.UNREACHABLE,
     "posterior.snapshot.LeaseHeld": ExitCode.FENCED,

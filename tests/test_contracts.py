@@ -134,15 +134,19 @@ def _requirements(*extras: str) -> set[str]:
     return {_name(line) for line in lines}
 
 
+def _plain(distribution: str) -> str:
+    return distribution.lower().replace("_", "-")
+
+
 def test_what_is_imported_is_what_is_declared() -> None:
     declared = _requirements("broker", "demo")
     owners = packages_distributions()
     imported = _third_parties() | DRIVERS
     # A name may come from several distributions (mlflow, mlflow-skinny); pydantic's core comes with pydantic.
     undeclared = {
-        name for name in imported - {"pydantic_core"} if declared.isdisjoint(map(str.lower, owners[name]))
+        name for name in imported - {"pydantic_core"} if declared.isdisjoint(map(_plain, owners[name]))
     }
-    unused = declared - {owner.lower() for name in imported for owner in owners[name]}
+    unused = declared - {_plain(owner) for name in imported for owner in owners[name]}
     assert (undeclared, unused) == (set(), set())
 
 
