@@ -8,22 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Literal
+from typing import Final
 
-from posterior.snapshot import Decision, Json, LedgerCorrupt
+from posterior.snapshot import Action, Decision, Json, LedgerCorrupt, LogMoved
 from stream.plan import sha256_json
 
-Action = Literal["promote", "refuse", "rollback"]
+IN_CHARGE: Final[tuple[Action, ...]] = ("promote", "rollback")
+"""What puts a snapshot in charge; other lines say why nothing changed."""
 
 
 def champion(log: Sequence[Decision]) -> str | None:
     """Return the sha of the snapshot that the log puts in charge."""
-    return next((line.snapshot for line in reversed(log) if line.action != "refuse"), None)
+    return next((line.snapshot for line in reversed(log) if line.action in IN_CHARGE), None)
 
 
 def previous(log: Sequence[Decision]) -> str | None:
     """Return the champion before the present one: where a rollback would go."""
-    return next((line.previous for line in reversed(log) if line.action != "refuse"), None)
+    return next((line.previous for line in reversed(log) if line.action in IN_CHARGE), None)
+
+
+def last_hash(log: Sequence[Decision]) -> str:
+    """Return the hash that the next line will chain to; "" for an empty log."""
+    return log[-1].hash if log else ""
 
 
 def next_decision(
@@ -35,8 +41,15 @@ def next_decision(
     action: Action,
     snapshot: str,
     evidence: Json,
+    after: str | None = None,
 ) -> Decision:
-    """Write the line that follows the log."""
+    """Write the line that follows the log; LogMoved if that does not end with the line `after`."""
+    if after is not None and after != last_hash(log):
+        message = (
+            f"chain {chain}: cannot {action} {snapshot}: {log[-1].actor if log else 'somebody'} has decided "
+            "something since; look at `priorflow history` and decide again"
+        )
+        raise LogMoved(message)
     unsigned = Decision(
         seq=len(log),
         chain=chain,
@@ -46,7 +59,7 @@ def next_decision(
         snapshot=snapshot,
         previous=champion(log),
         evidence=evidence,
-        before=log[-1].hash if log else "",
+        before=last_hash(log),
         hash="",
     )
     return replace(unsigned, hash=line_hash(unsigned))

@@ -18,11 +18,12 @@ from connectors import ledger_rows as rows
 from connectors import ledger_writes as writes
 from connectors.admission import check_begin, check_blobs, check_lineage, check_prefix, check_same, damaged
 from connectors.crash import Crash, live
-from connectors.decision_log import Action, next_decision
+from connectors.decision_log import next_decision
 from connectors.lease import held, is_gone, shown
 from connectors.ledger_engine import WRITES, clock, insert_new, open_engine, translated
 from connectors.ledger_schema import chains, outbox
 from posterior.snapshot import (
+    Action,
     Blobs,
     Chain,
     Circumstance,
@@ -245,8 +246,9 @@ class SqlLedger:
         action: Action,
         snapshot: str,
         evidence: Json,
+        after: str | None = None,
     ) -> Decision:
-        """Append to the decision log, chained to the line before; needs no fence."""
+        """Append to the decision log, after the line of this hash if one is named; needs no fence."""
         with self._write() as connection:
             rows.locked_chain(connection, chain)
             if not writes.knows(connection, snapshot):
@@ -260,6 +262,7 @@ class SqlLedger:
                 action=action,
                 snapshot=snapshot,
                 evidence=evidence,
+                after=after,
             )
             writes.insert_decision(connection, line)
         return line

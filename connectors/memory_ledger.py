@@ -24,9 +24,10 @@ from connectors.admission import (
     the_one,
 )
 from connectors.crash import Crash, live
-from connectors.decision_log import Action, next_decision
+from connectors.decision_log import next_decision
 from connectors.lease import fenced, held, is_gone
 from posterior.snapshot import (
+    Action,
     Blobs,
     Chain,
     Circumstance,
@@ -269,8 +270,9 @@ class MemoryLedger:
         action: Action,
         snapshot: str,
         evidence: Json,
+        after: str | None = None,
     ) -> Decision:
-        """Append to the decision log, chained to the line before; needs no fence."""
+        """Append to the decision log, after the line of this hash if one is named; needs no fence."""
         with self._lock:
             log = self._line(chain).log
             if snapshot not in self._standing:
@@ -284,6 +286,7 @@ class MemoryLedger:
                 action=action,
                 snapshot=snapshot,
                 evidence=evidence,
+                after=after,
             )
             log.append(line)
         return line

@@ -6,6 +6,7 @@ The sha covers deterministic content only. Time, host, epoch and transport lie b
     ├── LedgerUnavailable    retry: the database or blob store cannot be reached
     ├── LeaseHeld            stop: another process owns the chain (or take it over)
     ├── Fenced               stop: another owner has taken the chain; nothing of ours was written
+    ├── LogMoved             look again: somebody else has decided since we looked; nothing was written
     └── LedgerCorrupt        stop: a row or blob does not verify, or positions leave a gap or overlap
 """
 
@@ -18,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 Kind = Literal["root", "learned", "quarantined", "progress", "branch"]
+Action = Literal["promote", "rollback", "refuse", "wait"]  # the first two put a snapshot in charge
 Json = Mapping[str, Any]
 FORMAT = 1
 
@@ -36,6 +38,10 @@ class LeaseHeld(LedgerError):
 
 class Fenced(LedgerError):
     """Our epoch is over: a newer owner writes this chain, and this write was refused."""
+
+
+class LogMoved(LedgerError):
+    """The decision log has a line more than whoever decided had seen."""
 
 
 class LedgerCorrupt(LedgerError):
@@ -157,7 +163,7 @@ class Decision:
     chain: str
     at_ms: int
     actor: str
-    action: Literal["promote", "refuse", "rollback"]
+    action: Action
     snapshot: str
     previous: str | None  # the champion before
     evidence: Json
@@ -299,11 +305,16 @@ class Ledger(Protocol):
         *,
         at_ms: int,
         actor: str,
-        action: Literal["promote", "refuse", "rollback"],
+        action: Action,
         snapshot: str,
         evidence: Json,
+        after: str | None = None,
     ) -> Decision:
-        """Append to the decision log, chained to the line before; needs no fence."""
+        """Append to the decision log, chained to the line before; needs no fence.
+
+        `after` is the hash of the last line that was looked at ("": the log was empty); if the log has
+        moved on since, LogMoved. None appends whatever is there.
+        """
         ...
 
     def decisions(self, chain: str) -> Sequence[Decision]:

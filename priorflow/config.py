@@ -22,12 +22,12 @@ from priorflow.nearest import elsewhere, nearest
 from priorflow.sections import (
     ChainSettings,
     FamilySettings,
-    GateSettings,
     LearnSettings,
     LedgerSettings,
     MlflowSettings,
     ModelSettings,
 )
+from priorflow.sections_gate import GateSettings
 from priorflow.sections_kafka import EMBEDDED, KafkaSettings
 from priorflow.sections_records import RecordSettings, WindowSettings
 from priorflow.sections_serving import ServeSettings

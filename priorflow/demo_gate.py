@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,14 +11,15 @@ from connectors.ledger import SqlLedger
 from posterior.family import Tensors
 from posterior.snapshot import Blobs, Chain, Snapshot
 from posterior.tensors import from_bytes, to_bytes
+from priorflow.attending import gatekeeper, now_ms
 from priorflow.config import Settings
 from priorflow.console import Console
 from priorflow.demo_baselines import Windows
-from priorflow.promotion import Gatekeeper
+from priorflow.promotion import MOST_EVENTS
 from priorflow.run import circumstance
+from priorflow.scores import spread
 from priorflow.story_ledger import reasons
 from trainers.loop import Rules
-from trainers.promote import GateRules
 from trainers.window import Updater
 
 PLANTED: Final = "demo-planted"
@@ -41,20 +41,11 @@ def plant(
     head = next(s for s in reversed(ledger.history(chain)) if s.kind == "learned")
     with _planted(ledger, blobs, head) as bad:
         last = windows[max(windows)]
-        gate = Gatekeeper(
-            ledger=ledger,
-            blobs=blobs,
-            updater=updater,
-            rules=rules,
-            gate=GateRules(**settings.gate.model_dump(exclude={"enabled"})),
-            pi_new=settings.learn.pi_new,
-        )
-        decision = gate.decide(
-            bad, last, gate.showing(bad, last), at_ms=time.time_ns() // 1_000_000, actor="demo"
-        )
+        gate = gatekeeper(settings, ledger, blobs, updater, rules)
+        assert gate is not None, "the demo is judged"
+        decision = gate.try_out(bad, spread(last, MOST_EVENTS), at_ms=now_ms(), actor="demo")
     console.say(
-        f"a planted candidate that confuses the queues was {decision.action}d: "
-        + "; ".join(reasons(decision)),
+        f"a planted candidate that confuses the queues: {decision.action}; " + "; ".join(reasons(decision)),
         event=decision.action,
         snapshot=bad.sha,
     )

@@ -1,26 +1,38 @@
-"""Candidates before the gate: gather evidence, judge, write the decision down.
+"""Candidates before the gate: hear every window once, judge, write the decision down.
 
-The candidate is the snapshot that foretold the window just learned; the champion is asked about the same
-events. Aliases follow the decision log; nothing here touches the registry.
+What is judged is the policy of following the head: each event is scored by the snapshot that was head when
+it arrived, against the frozen champion, asked about the same events. The candidate is the newest snapshot
+that has foretold a window. Every window that is heard appends a line, which holds all evidence so far.
+Aliases follow the decision log; nothing here touches the registry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Any, Final, final
 
-from posterior.family import Tensors
-from posterior.snapshot import Blobs, Decision, Ledger, Snapshot
-from posterior.tensors import from_bytes
-from priorflow.scores import Prediction, Score, nll_among, score, spread
-from stream.plan import Member
-from trainers.loop import Rules, tasks_of
-from trainers.promote import Evidence, GateRules, Showing, as_evidence, judge
-from trainers.window import Order, Updater
+from connectors import decision_log
+from posterior.snapshot import Action, Decision, Json, Ledger, LedgerCorrupt, LogMoved, Snapshot
+from priorflow.asking import Asker, answered, losses
+from priorflow.case import CASE, Case, as_json, hear, heard, open_case
+from priorflow.scores import spread
+from stream.plan import Forecast, Member
+from trainers import bounds as gates
+from trainers.bounds import Bounds, Finding, Verdict
+from trainers.gates import Evidence, judge
+from trainers.guards import Smoke
+from trainers.showing import class_counts, reliability
+from trainers.wager import Paired, Wager
 
-GATE = "gate"
-MOST_EVENTS = 200  # asking the champion too costs a prediction an event; more would not decide better
+GATE: Final = "gate"
+MOST_EVENTS: Final = (
+    200  # of a window: asking the champion costs a prediction an event, and more windows come
+)
+_TRIES: Final = 5  # at a log that others write to as well
+_Posed = tuple[int, Member, Forecast]  # place in the window, the event, what the policy said of it
+_ACTIONS: Final[Mapping[Verdict, Action]] = {"pass": "promote", "fail": "refuse", "wait": "wait"}
 
 
 @final
@@ -29,93 +41,173 @@ class Gatekeeper:
     """Judges candidates of one chain."""
 
     ledger: Ledger
-    blobs: Blobs
-    updater: Updater
-    rules: Rules
-    gate: GateRules
+    asker: Asker
+    bounds: Bounds
     pi_new: float
+    smoke: Callable[[Snapshot], Smoke] | None = None  # asked last, and only where the bounds want it
 
-    def consider(self, candidate: Snapshot, members: Sequence[Member], *, at_ms: int) -> Decision | None:
-        """Promote the candidate or refuse it; None if it foretold too little to be judged at all."""
-        seen = [m for m in members if m.forecast is not None and m.arrived == candidate.index]
-        if len(seen) < self.gate.min_labels or self._is_champion(candidate):
+    @property
+    def chain(self) -> str:
+        """Name of the chain that is judged."""
+        return self.asker.rules.chain.name
+
+    def consider(self, child: Snapshot, members: Sequence[Member], *, at_ms: int) -> Decision | None:
+        """Hear the window that `child` closed, and decide on the snapshot that foretold it.
+
+        None where there is nothing to decide on, or where the log has heard this window before. Windows
+        between that and the last one heard are named in the line: no evidence was taken from them.
+        """
+        candidate = self.candidate(child)
+        if candidate is None:
             return None
-        seen = list(spread(seen, max(MOST_EVENTS, self.gate.min_labels)))
-        told = [Prediction(candidate.index, m.label, m.forecast) for m in seen]
-        return self.decide(candidate, seen, score(told, pi_new=self.pi_new), at_ms=at_ms)
+        for _ in range(_TRIES):
+            log = self.ledger.decisions(self.chain)
+            if heard(log) >= child.index:
+                return None
+            try:
+                return self._decide(log, candidate, child.index, members, at_ms=at_ms)
+            except LogMoved:
+                continue  # a person has decided meanwhile: look again
+        msg = f"chain {self.chain}: the decision log moves faster than one can look at it; who writes to it?"
+        raise LogMoved(msg)
 
-    def decide(
-        self,
-        candidate: Snapshot,
-        seen: Sequence[Member],
-        own: Score,
-        *,
-        at_ms: int,
-        actor: str = GATE,
-    ) -> Decision:
-        """Compare with the champion on the same events and append to the decision log."""
-        champion = self.champion()
-        evidence = Evidence(
-            candidate=_showing(own),
-            champion=None if champion is None else _showing(self.showing(champion, seen, candidate.labels)),
-            kl_per_example=_per_example(candidate),
-        )
-        checks = judge(self.gate, evidence)
-        return self.ledger.decide(
-            candidate.chain if champion is None else champion.chain,
-            at_ms=at_ms,
-            actor=actor,
-            action="promote" if all(c.passed for c in checks) else "refuse",
-            snapshot=candidate.sha,
-            evidence=as_evidence(evidence, checks),
-        )
-
-    def champion(self) -> Snapshot | None:
-        """Return the champion by the decision log."""
-        for line in reversed(self.ledger.decisions(self.rules.chain.name)):
-            if line.action != "refuse":
-                found = self.ledger.snapshot(line.snapshot)
-                return None if found is None else found[0]
+    def candidate(self, child: Snapshot) -> Snapshot | None:
+        """Return the snapshot whose belief foretold a window; None if that was the bare prior."""
+        row = child
+        while row.parent is not None:
+            found = self.ledger.snapshot(row.parent)
+            if found is None or found[0].kind == "root":
+                return None
+            row = found[0]
+            if row.kind in {"learned", "branch"}:
+                return row
         return None
 
-    def showing(self, snapshot: Snapshot, seen: Sequence[Member], among: Sequence[str] = ()) -> Score:
-        """Ask a snapshot about events, with the draws it would have been asked with.
+    def unheard(self, log: Sequence[Decision]) -> list[tuple[Snapshot, Snapshot]]:
+        """Return (row before, row) for each window there is something to decide on and no answer yet."""
+        mark, pairs = heard(log), itertools.pairwise(self.ledger.history(self.chain))
+        closed = [(p, c) for p, c in pairs if c.kind in {"learned", "quarantined"} and c.index > mark]
+        return [(parent, child) for parent, child in closed if self.candidate(child) is not None]
 
-        Its nll is that of telling apart the classes `among` which a rival has to choose, too.
-        """
-        tensors = from_bytes(self.blobs.get(snapshot.posterior))
-        told = self._told(tensors, snapshot.labels, snapshot.index, seen)
-        nll = nll_among(told, among, pi_new=self.pi_new)
-        return replace(score(told, pi_new=self.pi_new), nll=nll)
+    def try_out(self, candidate: Snapshot, events: Sequence[Member], *, at_ms: int, actor: str) -> Decision:
+        """Judge any snapshot by itself on events that are given; no case is opened or gone on with."""
+        log = self.ledger.decisions(self.chain)
+        champion = self._champion(log)
+        told = self.asker.forecasts(candidate, events)
+        posed = [(place, m, own) for place, (m, own) in enumerate(zip(events, told, strict=True))]
+        wager = None
+        if champion is not None:
+            wager = Wager(challenger=candidate.sha, incumbent=champion.sha, since=0, clip=self.bounds.clip)
+        case = self._hear(Case(wager=wager), candidate.index, champion, posed)
+        found = self._findings(candidate, champion, case)
+        return self._write(log, candidate, found, champion, actor=actor, at_ms=at_ms)
 
-    def _told(
-        self, tensors: Tensors, labels: tuple[str, ...], index: int, seen: Sequence[Member]
-    ) -> list[Prediction]:
-        outcome = self.updater.carry_out(
-            Order(
-                window=index,
-                family=self.rules.family,
-                learn=self.rules.learn,
-                chain_seed=self.rules.chain.seed,
-                seed=0,
-                parent=tensors,
-                labels_before=labels,
-                labels=labels,
-                arrivals=tuple(m.text for m in seen),
-                members=(),
-                arrival_tasks=tasks_of(seen),
-            )
+    def _decide(
+        self,
+        log: Sequence[Decision],
+        candidate: Snapshot,
+        window: int,
+        members: Sequence[Member],
+        *,
+        at_ms: int,
+    ) -> Decision:
+        champion = self._champion(log)
+        case = open_case(log, champion, policy=f"head of {self.chain}", clip=self.bounds.clip)
+        reopened, unheard = case.reopened, self._passed_over(log, window)
+        posed = [
+            (place, m, m.forecast)
+            for place, m in enumerate(members)
+            if m.forecast and m.arrived >= case.since
+        ]
+        case = self._hear(case, window, champion, posed)
+        found = self._findings(candidate, champion, case)
+        more: dict[str, Any] = {CASE: as_json(case)}
+        more |= {"unheard": unheard} if unheard else {}
+        more |= {"reopened": reopened} if reopened else {}
+        return self._write(log, candidate, found, champion, actor=GATE, at_ms=at_ms, more=more)
+
+    def _passed_over(self, log: Sequence[Decision], window: int) -> list[int]:
+        if heard(log) >= window - 1:  # as a rule; a history may be long
+            return []
+        return [child.index for _, child in self.unheard(log) if child.index < window]
+
+    def _hear(
+        self,
+        case: Case,
+        window: int,
+        champion: Snapshot | None,
+        posed: Sequence[_Posed],
+    ) -> Case:
+        """Count a window: all that was foretold for the guards, a sample also against the champion."""
+        asked = spread(posed, max(MOST_EVENTS, self.bounds.min_labels)) if champion is not None else []
+        rival = self.asker.forecasts(champion, [m for _, m, _ in asked]) if champion is not None else []
+        pairs = [
+            self._paired(window, place, member, own, other)
+            for (place, member, own), other in zip(asked, rival, strict=True)
+        ]
+        answers = [answered(member, own, pi_new=self.pi_new) for _, member, own in posed]
+        return hear(case, window, pairs, answers, self.bounds)
+
+    def _paired(self, window: int, place: int, member: Member, own: Forecast, other: Forecast) -> Paired:
+        challenger, incumbent = losses(member.label, own, other, pi_new=self.pi_new)
+        return Paired(
+            event_id=member.event_id,
+            window=window,
+            place=place,
+            arrived=member.arrived,
+            challenger=challenger,
+            incumbent=incumbent,
         )
-        rows = zip(seen, outcome.forecasts, strict=True)
-        return [Prediction(index, m.label, dict(zip(outcome.columns, row, strict=True))) for m, row in rows]
 
-    def _is_champion(self, candidate: Snapshot) -> bool:
-        champion = self.champion()
-        return champion is not None and champion.sha == candidate.sha
+    def _findings(self, candidate: Snapshot, champion: Snapshot | None, case: Case) -> tuple[Finding, ...]:
+        evidence = Evidence(
+            candidate=candidate.sha,
+            champion=None if champion is None else champion.sha,
+            wager=case.wager,
+            reliability=reliability(case.showing),
+            classes=class_counts(case.showing),
+            kl_per_example=_per_example(candidate),
+        )
+        found = judge(replace(self.bounds, smoke=False), evidence)
+        if self.bounds.smoke and self.smoke is not None and gates.verdict(found) == "pass":
+            evidence = replace(evidence, smoke=self.smoke(candidate))
+        found = judge(self.bounds, evidence)
+        if champion is not None and candidate.posterior == champion.posterior:
+            return (*found, Finding("candidate", "wait", "the candidate's belief is the champion's"))
+        return found
 
+    def _write(
+        self,
+        log: Sequence[Decision],
+        candidate: Snapshot,
+        found: Sequence[Finding],
+        champion: Snapshot | None,
+        *,
+        actor: str,
+        at_ms: int,
+        more: Json | None = None,
+    ) -> Decision:
+        told = {"champion": None if champion is None else champion.sha, **gates.as_json(found)}
+        return self.ledger.decide(
+            self.chain,
+            at_ms=at_ms,
+            actor=actor,
+            action=_ACTIONS[gates.verdict(found)],
+            snapshot=candidate.sha,
+            evidence={**told, **(more or {})},
+            after=decision_log.last_hash(log),
+        )
 
-def _showing(own: Score) -> Showing:
-    return Showing(events=own.count, accuracy=own.accuracy, nll=own.nll, ece=own.ece)
+    def _champion(self, log: Sequence[Decision]) -> Snapshot | None:
+        """Return the champion by the log; LedgerCorrupt if it is no longer in the ledger."""
+        sha = decision_log.champion(log)
+        if sha is None:
+            return None
+        found = self.ledger.snapshot(sha)
+        if found is None:
+            msg = f"chain {self.chain}: champion {sha} is not in the ledger any more; promote another"
+            raise LedgerCorrupt(msg)
+        return found[0]
 
 
 def _per_example(snapshot: Snapshot) -> float:

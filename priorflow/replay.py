@@ -33,9 +33,8 @@ from priorflow.run import (
     open_updater,
     rules_of,
 )
-from stream.intake import Intake
-from stream.plan import Closing
 from stream.source import Source
+from trainers.again import closing_again
 from trainers.loop import Parts, Rules, derive, plan_of, plan_row, resume
 from trainers.window import Updater
 
@@ -180,7 +179,7 @@ def _parts(settings: Settings, ledger: SqlLedger, blobs: Blobs, log: Source, upd
 def _again(parts: Parts, rules: Rules, parent: Snapshot, child: Snapshot, console: Console) -> bool:
     """Derive one snapshot again; tell what differs if anything does."""
     intake = resume(parts, rules, parent)
-    closing = _closing(parts, rules, intake)
+    closing = closing_again(parts, rules, intake)
     if closing is None:
         msg = f"window {child.index}: the log ends before the window closes; it held more then"
         raise CannotReplay(msg)
@@ -198,18 +197,6 @@ def _again(parts: Parts, rules: Rules, parent: Snapshot, child: Snapshot, consol
     for why in _why(parts, made.snapshot, child, plan.content if plan else {}, known):
         console.warn(f"window {child.index}: {why}", event="differs", index=child.index)
     return False
-
-
-def _closing(parts: Parts, rules: Rules, intake: Intake) -> Closing | None:
-    while True:
-        closing = intake.next_closing()
-        if closing is not None:
-            return closing
-        raws = parts.source.poll(timeout_ms=rules.poll_ms, max_records=rules.poll_records)
-        for raw in raws:
-            intake.offer(parts.decode(raw))
-        if not raws and all(parts.source.at_end(p) for p in intake.partitions()):
-            return None
 
 
 def _why(parts: Parts, made: Snapshot, child: Snapshot, plan: Mapping[str, Any], known: Any) -> Iterator[str]:

@@ -7,11 +7,17 @@ from math import sqrt
 from typing import Final
 
 from posterior.calibration import ReliabilityBin
-from posterior.snapshot import Span
+from posterior.snapshot import Action, Span
 from priorflow.report_axes import day, percent
 from priorflow.story import MethodRow, Story, Verdict
 
 NONE: Final = "\N{EN DASH}"
+_DECIDED: Final[Mapping[Action, str]] = {
+    "promote": "Promoted",
+    "rollback": "Rolled back to",
+    "refuse": "Refused",
+    "wait": "Waits with",
+}
 _MEANINGS: Final = {
     "learned": "in a window that a posterior has learned",
     "pending": "waiting for the other half, or for the window to fill",
@@ -176,7 +182,7 @@ def positions(spans: Iterable[Span]) -> list[tuple[str, str]]:
 
 def verdict(made: Verdict) -> str:
     """Return what was decided, as the beginning of a line."""
-    what = {"promote": "Promoted", "refuse": "Refused", "rollback": "Rolled back to"}[made.action]
+    what = _DECIDED[made.action]
     version = f"version {made.mlflow_version}" if made.mlflow_version is not None else "a candidate"
     return f"{what} {version}"
 

@@ -1,4 +1,4 @@
-"""What the stream and the codec are told of the settings."""
+"""What the stream, the codec and the gates are told of the settings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from stream.clock import ClockRules
 from stream.intake import IntakeRules
 from stream.labels import Horizons
 from stream.window import WindowRules
+from trainers.bounds import Bounds
 
 
 def intake_rules(settings: Settings) -> IntakeRules:
@@ -41,6 +42,11 @@ def codec_rules(settings: Settings) -> CodecRules:
         max_bytes=records.max_bytes,
         mapped=Mapped(**records.mapping.model_dump()) if mapped else None,
     )
+
+
+def bounds(settings: Settings) -> Bounds:
+    """Return what is asked of a candidate."""
+    return Bounds(**settings.gate.model_dump(exclude={"enabled"}))
 
 
 def clock_rules(settings: Settings) -> ClockRules:

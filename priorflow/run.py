@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -27,27 +25,23 @@ from connectors.codec import decoder
 from connectors.crash import Crash, live
 from connectors.kafka_sink import KafkaSink
 from connectors.kafka_source import KafkaSource, KafkaSourceRules
-from connectors.lease import this_owner
 from connectors.ledger import SqlLedger, open_ledger
-from connectors.outbox import Publisher
-from posterior.snapshot import Blobs, Chain, Circumstance, Fence, Fenced, LedgerUnavailable, Snapshot
+from posterior.snapshot import Chain, Circumstance, Fenced, Snapshot
+from priorflow.attending import Attendance, gatekeeper, open_publisher
 from priorflow.cluster import client
 from priorflow.config import ConfigError, Settings
 from priorflow.console import Console
-from priorflow.flavour import flavour
 from priorflow.garbage import seldom_collected
-from priorflow.judging import scorer, told
+from priorflow.judging import scorer
 from priorflow.learning import differences, family_spec, learn_spec, learning_settings, model_spec
-from priorflow.opening import MLFLOW, registry
-from priorflow.promotion import Gatekeeper
+from priorflow.opening import MLFLOW
 from priorflow.rules import codec_rules, intake_rules
-from priorflow.story_ledger import reasons
-from stream.plan import Member, Setaside
+from priorflow.tenure import owned, stop_signals
+from stream.plan import Setaside
 from stream.record import RawRecord
 from stream.source import Source
 from trainers.loop import Parts, Rules, Watcher, run
 from trainers.model import AdaptedModel
-from trainers.promote import GateRules
 from trainers.window import Local, Updater
 
 SOURCE_NAME: Final = "priorflow"
@@ -163,59 +157,6 @@ def _after(
     return both
 
 
-@contextmanager
-def owned(
-    ledger: SqlLedger, settings: Settings, *, takeover: bool
-) -> Iterator[tuple[Fence, threading.Event]]:
-    """Hold the chain's lease; the event is set when it is lost."""
-    ttl_s = settings.ledger.lease / 1000
-    fence = ledger.acquire(settings.chain.name, owner=this_owner(), ttl_s=ttl_s, takeover=takeover)
-    done, lost = threading.Event(), threading.Event()
-
-    def renew() -> None:
-        while not done.wait(ttl_s / 3):
-            try:
-                ledger.renew(fence, ttl_s=ttl_s)
-            except Fenced:
-                lost.set()
-                return
-            except LedgerUnavailable:
-                continue  # tried again in a third of the lease; commits fail loudly meanwhile
-
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
-    thread.start()
-    try:
-        yield fence, lost
-    finally:
-        done.set()
-        thread.join()
-        ledger.release(fence)
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """Turn SIGTERM and SIGINT into an event: the window in hand is finished, then the loop ends.
-
-    A second signal interrupts at once; the next run goes on from the last commit.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def handle(number: int, _frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt(number)
-        stop.set()
-
-    before = {n: signal.signal(n, handle) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def require_same_settings(ledger: SqlLedger, chain: Chain) -> None:
     """Create the chain, or say which settings differ from those it was begun with."""
     known = ledger.chain(chain.name)
@@ -262,9 +203,10 @@ def execute(
             with console.progress("starting the learner"):
                 updater = open_updater(settings)
             stack.callback(updater.close)
-        publisher = _publisher(settings, ledger, blobs, console, stack)
+        publisher = open_publisher(settings, ledger, blobs, console, stack)
         rules = replace(rules_of(settings, chain), until_end=until_end, max_windows=max_windows)
-        gate = _gatekeeper(settings, ledger, blobs, updater, rules)
+        gate = gatekeeper(settings, ledger, blobs, updater, rules)
+        attendance = Attendance(console=console, publisher=publisher, gate=gate, also=watch)
         stop = stack.enter_context(stop_signals())
         parts = Parts(
             source=source,
@@ -277,10 +219,11 @@ def execute(
             keep=keep,
             circumstance=circumstance,
             now_ms=lambda: time.monotonic_ns() // 1_000_000,
-            watch=_watcher(console, publisher, gate, watch),
+            watch=attendance,
             crash=crash,
             stopping=lambda: stop.is_set() or lost.is_set(),
         )
+        attendance.catch_up(parts, rules)
         head = run(parts, rules, fence)
         if lost.is_set():
             msg = f"chain {chain.name!r} was taken over by another process; this one has stopped"
@@ -292,89 +235,6 @@ def execute(
         if not published:
             console.warn("MLflow is behind; the next run publishes what is left", event="backlog")
         return RunOutcome(head=head, published=published)
-
-
-def _publisher(
-    settings: Settings, ledger: SqlLedger, blobs: Blobs, console: Console, stack: ExitStack
-) -> Publisher | None:
-    if not settings.mlflow.enabled:
-        return None
-
-    def tell(error: str | None) -> None:
-        if error is None:
-            console.say("MLflow takes versions again", event="publishing")
-        else:
-            console.warn(f"versions wait in the outbox: {error}", event="not_publishing", error=error)
-
-    versions = registry(settings, flavour(ledger, settings.model.encoder))
-    publisher = Publisher(ledger, blobs, versions, chain=settings.chain.name, target=MLFLOW, tell=tell)
-    publisher.start()
-    stack.callback(publisher.stop)
-    return publisher
-
-
-def _gatekeeper(
-    settings: Settings, ledger: SqlLedger, blobs: Blobs, updater: Updater, rules: Rules
-) -> Gatekeeper | None:
-    if not settings.gate.enabled or settings.model.objective == "tokens":  # it asks for right and wrong
-        return None
-    gate = GateRules(**settings.gate.model_dump(exclude={"enabled"}))
-    return Gatekeeper(
-        ledger=ledger, blobs=blobs, updater=updater, rules=rules, gate=gate, pi_new=settings.learn.pi_new
-    )
-
-
-def _watcher(
-    console: Console,
-    publisher: Publisher | None,
-    gate: Gatekeeper | None,
-    also: Watcher | None,
-) -> Watcher:
-    def watch(what: str, **facts: Any) -> None:
-        if what == "committed":
-            _tell_commit(console, facts["snapshot"])
-            if gate is not None and facts["members"]:
-                _judge(gate, console, facts["snapshot"], facts["members"])
-            if publisher is not None:
-                publisher.wake()
-        elif what == "failed":
-            console.warn(f"window {facts['index']} failed: {facts['why']}", event="failed", **facts)
-        if also is not None:
-            also(what, **facts)
-
-    return watch
-
-
-def _judge(gate: Gatekeeper, console: Console, child: Snapshot, members: Sequence[Member]) -> None:
-    found = gate.ledger.snapshot(child.parent or "")
-    if found is None or found[0].kind != "learned":
-        return
-    decision = gate.consider(found[0], members, at_ms=time.time_ns() // 1_000_000)
-    if decision is not None:
-        verb = "promoted" if decision.action == "promote" else "refused"
-        console.say(
-            f"{verb} the snapshot of window {found[0].index} ({decision.snapshot[:12]}): "
-            + "; ".join(reasons(decision)),
-            event=decision.action,
-            snapshot=decision.snapshot,
-        )
-
-
-def _tell_commit(console: Console, snapshot: Snapshot) -> None:
-    report = snapshot.report
-    if snapshot.kind == "progress":
-        console.say(f"positions committed, no window closed ({snapshot.sha[:12]})", event="progress_row")
-        return
-    console.say(
-        f"window {snapshot.index} {snapshot.kind}: {report['members']} examples, {told(report)}; "
-        f"KL {report['kl_nats']:.0f} nats, beta {report['beta']:g}"
-        f"{', DRIFT' if report['drift'] else ''} -> {snapshot.sha[:12]}",
-        event="window",
-        index=snapshot.index,
-        sha=snapshot.sha,
-        kind=snapshot.kind,
-        **{k: report[k] for k in ("members", "accuracy", "nll", "ece", "kl_nats", "beta", "drift")},
-    )
 
 
 def machine() -> dict[str, Any]:

@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ from stream.plan import Forecast, Member
 FLOOR: Final = sys.float_info.epsilon  # a stated impossibility costs 36 nats, not infinitely many
 BINS: Final = 15
 _SUM_TOLERANCE: Final = 1e-6
+
+T = TypeVar("T")
 
 Matrix = Sequence[Sequence[float | None]]
 """Row i: accuracy on the mails of windows 0..i after learning window i; None where not measured."""
@@ -72,7 +74,7 @@ def predictions(members: Mapping[int, Sequence[Member]]) -> list[Prediction]:
     ]
 
 
-def spread(members: Sequence[Member], count: int) -> Sequence[Member]:
+def spread(members: Sequence[T], count: int) -> Sequence[T]:
     """Return at most `count` members, evenly spaced over the window."""
     if len(members) <= count:
         return members
@@ -122,12 +124,6 @@ def score(told: Sequence[Prediction], *, pi_new: float, bins: int = BINS) -> Sco
         ece=ece(confidence, correct, bins=bins),
         brier=_brier(seen, pi_new),
     )
-
-
-def nll_among(told: Sequence[Prediction], labels: Iterable[str], *, pi_new: float) -> float:
-    """Return the nll of the events that had a forecast, each `shared` with these labels."""
-    known = list(labels)
-    return _nll([(y, shared(f, known)) for y, f in _with_forecast(told, pi_new)], pi_new)
 
 
 def _nll(seen: Sequence[tuple[str, Forecast]], pi_new: float) -> float:

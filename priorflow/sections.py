@@ -218,20 +218,3 @@ class MlflowSettings(Section):
     """Where a new experiment keeps its files; beside an SQLite store, or the server's choice."""
     every: int = Field(default=1, ge=1)
     """Publish every so many snapshots; the ledger keeps all."""
-
-
-class GateSettings(Section):
-    """What a candidate must show, on events predicted before they were learned, to be promoted."""
-
-    enabled: bool = True
-    """Whether candidates are promoted at all."""
-    min_labels: int = Field(default=100, ge=1)
-    """Fewest labelled events that count as evidence."""
-    max_nll_increase: float = Field(default=0.05, ge=0)
-    """Most nats per event a candidate may be worse than the champion on the same events."""
-    max_accuracy_drop: Share = 0.02
-    """Most accuracy a candidate may lose against the champion on the same events."""
-    max_ece: Share = 0.2
-    """Largest calibration error."""
-    max_kl_per_example: float = Field(default=50.0, gt=0)
-    """Most nats a window may move the belief, per example; beyond it something is odd."""

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 from posterior.calibration import ReliabilityBin
-from posterior.snapshot import Span
+from posterior.snapshot import Action, Span
 from priorflow.scores import Score
 
 _WINDOW_KEYS: Final = (
@@ -72,7 +72,7 @@ class MethodRow:
 class Verdict:
     """A line of the decision log, with the reasons in words."""
 
-    action: Literal["promote", "refuse", "rollback"]
+    action: Action
     snapshot_sha: str
     window: int | None
     mlflow_version: int | None

@@ -17,6 +17,7 @@ _ALARMS: Final = {
     "adwin_nll": "surprise rose",
     "hddmw_error": "early warning: errors",
 }
+_TELLING: Final[Mapping[str, str]] = {"refuse": "fail", "wait": "wait"}
 
 
 def window_rows(history: Sequence[Snapshot], version_of: VersionOf) -> tuple[WindowRow, ...]:
@@ -68,14 +69,16 @@ def verdicts(
 
 
 def reasons(line: Decision) -> tuple[str, ...]:
-    """Say why: of a refusal what failed, with its bound; of anything else all that was looked at."""
-    checks: Sequence[tuple[str, bool, float, float]] = line.evidence.get("checks", ())
-    if line.action == "refuse":
-        failed = [check for check in checks if not check[1]]
-        return tuple(f"{_said(name, m)} ({_bound(name, bound)})" for name, _, m, bound in failed)
-    alone = "champion" in line.evidence and line.evidence["champion"] is None
-    rival = ("no champion to compare with yet",) if alone else ()
-    return (*(_said(name, measured) for name, _, measured, _ in checks), *rival)
+    """Say why: of a refusal what failed, of a wait what it waits for, of a promotion all that was seen."""
+    wanted = _TELLING.get(line.action, "")
+    found: Sequence[Mapping[str, Any]] = line.evidence.get("gates", ())
+    said = [str(one["line"]) for one in found if not wanted or one["verdict"] == wanted]
+    unheard = line.evidence.get("unheard", ())
+    if unheard:
+        said.append(f"nothing was counted of window {', '.join(map(str, unheard))}")
+    if "reopened" in line.evidence:
+        said.append(f"counting began anew: {line.evidence['reopened']}")
+    return (*said, *filter(None, [line.evidence.get("reason")]))
 
 
 def _row(snapshot: Snapshot, fresh: tuple[str, ...], version_of: VersionOf) -> WindowRow:
@@ -106,33 +109,3 @@ def _alarms(sounded: Sequence[Sequence[Any]]) -> Iterator[str]:
     """Name each detector once, however often it sounded in a window."""
     for name in dict.fromkeys(name for name, _ in sounded):
         yield _ALARMS.get(name, name)
-
-
-def _said(name: str, measured: float) -> str:
-    match name:
-        case "labels":
-            return f"{measured:.0f} labelled mails"
-        case "ece":
-            return f"calibration error {measured:.3f}"
-        case "kl_per_example":
-            return f"moved {measured:.2f} nats per mail"
-        case "nll_increase":
-            return _than_champion(measured, "nats per mail")
-        case "accuracy_drop":
-            return _than_champion(-100 * measured, "points of accuracy")
-    return f"{name} {measured:.3f}"
-
-
-def _bound(name: str, bound: float) -> str:
-    match name:
-        case "labels":
-            return f"at least {bound:g}"
-        case "nll_increase":
-            return f"at most {bound:g} more"
-        case "accuracy_drop":
-            return f"at most {100 * bound:g} less"
-    return f"at most {bound:g}"
-
-
-def _than_champion(gap: float, what: str) -> str:
-    return f"{abs(gap):.2f} {what} {'more' if gap > 0 else 'less'} than the champion"

@@ -37,19 +37,29 @@ class Evidence:
 
 
 def judge(bounds: Bounds, evidence: Evidence) -> tuple[Finding, ...]:
-    """Return what every gate says of the candidate; `verdict` sums it up."""
-    return (
+    """Return what every gate says of the candidate; `verdict` sums it up.
+
+    `latency` and `smoke` are asked only where the bounds ask for them.
+    """
+    found = [
         better(bounds, evidence),
         calibration(bounds, evidence.reliability),
         recall(bounds, evidence.classes),
         movement(bounds, evidence.kl_per_example),
-        latency(bounds, evidence.latency),
-        smoke(evidence.candidate, evidence.smoke),
-    )
+    ]
+    if bounds.max_p99_ms is not None:
+        found.append(latency(bounds, evidence.latency))
+    if bounds.smoke:
+        found.append(smoke(evidence.candidate, evidence.smoke))
+    return tuple(found)
 
 
 def better(bounds: Bounds, evidence: Evidence) -> Finding:
-    """Ask whether the policy that made the candidate foretells better than the champion."""
+    """Ask whether the policy that made the candidate foretells better than the champion.
+
+    What was won long ago is no reason to promote what has turned since: a stretch up to now on which the
+    policy was worse, at `rollback_alpha`, fails whatever the whole says.
+    """
     if evidence.champion is None:
         return Finding("better", "pass", "there is no champion yet to be better than")
     wager = evidence.wager
@@ -58,19 +68,11 @@ def better(bounds: Bounds, evidence: Evidence) -> Finding:
             f"nothing was compared with champion {evidence.champion} at clip {bounds.clip}; wait for labels"
         )
         return Finding("better", "wait", line)
-    need = -math.log(bounds.alpha)
     numbers = _gains(wager, bounds.alpha, bounds.min_gain)
     if wager.events < bounds.min_labels:
         line = f"{wager.events} of {bounds.min_labels} labels; wait for more"
         return Finding("better", "wait", line, numbers)
-    asked = f"asked for {bounds.min_gain:.3f}"
-    if better_by(wager, bounds.min_gain) >= need:
-        return Finding("better", "pass", f"better than the champion: {_interval(numbers)}, {asked}", numbers)
-    if worse_by(wager, -bounds.min_gain) >= need:
-        line = f"not better than the champion: {_interval(numbers)}, {asked}; keep the champion"
-        return Finding("better", "fail", line, numbers)
-    line = f"undecided: {_interval(numbers)}, {asked}; {_more(numbers)}"
-    return Finding("better", "wait", line, numbers)
+    return _weighed(bounds, wager, numbers)
 
 
 def holds(bounds: Bounds, wager: Wager) -> Finding:
@@ -89,6 +91,20 @@ def holds(bounds: Bounds, wager: Wager) -> Finding:
     if numbers["log_e"] >= need:
         return Finding("holds", "pass", f"better than its predecessor: {_interval(numbers)}", numbers)
     return Finding("holds", "wait", f"no worse that one could tell: {_interval(numbers)}; it stays", numbers)
+
+
+def _weighed(bounds: Bounds, wager: Wager, numbers: Mapping[str, float]) -> Finding:
+    need, asked = numbers["log_e_needed"], f"asked for {bounds.min_gain:.3f}"
+    if (lately := worse_lately(wager)) >= -math.log(bounds.rollback_alpha):
+        line = f"worse than the champion of late, {_interval(numbers)} over all; keep the champion"
+        return Finding("better", "fail", line, {**numbers, "log_e_worse": lately})
+    if better_by(wager, bounds.min_gain) >= need:
+        return Finding("better", "pass", f"better than the champion: {_interval(numbers)}, {asked}", numbers)
+    if worse_by(wager, -bounds.min_gain) >= need:
+        line = f"not better than the champion: {_interval(numbers)}, {asked}; keep the champion"
+        return Finding("better", "fail", line, numbers)
+    line = f"undecided: {_interval(numbers)}, {asked}; {_more(numbers)}"
+    return Finding("better", "wait", line, numbers)
 
 
 def _gains(wager: Wager, alpha: float, margin: float) -> dict[str, float]:

@@ -25,11 +25,15 @@ _NAMED: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class ClassCount:
-    """How many events had this label, and how many of them were answered with it."""
+    """How many events had this label, and how many of them were answered with it.
+
+    `share` is the class's share of all labels, where these are not all of them.
+    """
 
     label: str
     labels: int
     found: int
+    share: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.found <= self.labels:
@@ -110,6 +114,7 @@ def movement(bounds: Bounds, kl_per_example: float | None) -> Finding:
 
 def latency(bounds: Bounds, seen: Latency | None) -> Finding:
     """Ask whether answers come in time; the percentile is taken as measured, without its error."""
+    assert bounds.max_p99_ms is not None, "asked without a bound"
     if seen is None or seen.answers < bounds.min_answers:
         had = 0 if seen is None else seen.answers
         return Finding("latency", "wait", f"{had} of {bounds.min_answers} answers timed; ask for more")
@@ -133,13 +138,14 @@ def smoke(candidate: str, seen: Smoke | None) -> Finding:
 
 def _sorted_out(bounds: Bounds, classes: Sequence[ClassCount]) -> tuple[list[ClassCount], ...]:
     """Return the classes too rare to wait for, those with too few labels yet, and those to be judged."""
-    least = bounds.rare * sum(c.labels for c in classes)
-    enough = bounds.min_labels_per_class
-    return (
-        [c for c in classes if c.labels < min(least, enough) or not c.labels],
-        [c for c in classes if 0 < c.labels < enough and c.labels >= least],
-        [c for c in classes if c.labels >= enough],
-    )
+    whole, enough = sum(c.labels for c in classes), bounds.min_labels_per_class
+    few = [c for c in classes if c.labels < enough]
+    rare = [c for c in few if not c.labels or _share(c, whole) < bounds.rare]
+    return rare, [c for c in few if c not in rare], [c for c in classes if c.labels >= enough]
+
+
+def _share(one: ClassCount, whole: int) -> float:
+    return one.labels / whole if one.share is None else one.share
 
 
 def _surely_below(one: ClassCount, floor: float, alpha: float) -> bool:

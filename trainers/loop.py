@@ -181,7 +181,7 @@ def derive(
     """Predict, learn, and say what the next snapshot is. Replay asks the same of the same function."""
     outcome, why = _attempt(parts, rules, head, closing)
     parts.crash("after-train")
-    whole = intake.foretold(closing, _said(closing, outcome.columns or head.labels, outcome))
+    whole = intake.foretold(closing, foretold_of(closing, head, outcome))
     scored = parts.score(whole.members)
     learned = closing.kind == "window" and why is None
     alarms = _watch_drift(intake, scored)
@@ -371,7 +371,9 @@ def _attempt(parts: Parts, rules: Rules, head: Snapshot, closing: Closing) -> tu
     ), why
 
 
-def _said(closing: Closing, columns: Sequence[str], outcome: Outcome) -> dict[str, dict[str, float]]:
+def foretold_of(closing: Closing, head: Snapshot, outcome: Outcome) -> dict[str, dict[str, float]]:
+    """Return what `head` said of each arrival, by event id."""
+    columns = outcome.columns or head.labels
     rows = zip(closing.arrivals, outcome.forecasts, strict=bool(outcome.forecasts))
     return {a.event_id: dict(zip(columns, row, strict=True)) for a, row in rows}
 

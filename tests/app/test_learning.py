@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from priorflow.config import ConfigError, load
 from priorflow.learning import differences, family_spec, learn_spec, learning_settings, model_spec
+from priorflow.rules import bounds
+from priorflow.sections_gate import GateSettings
 from stream.plan import sha256_json
+from trainers.bounds import Bounds
 
 
 @pytest.fixture(autouse=True)
@@ -152,3 +156,17 @@ def test_specs_carry_the_settings() -> None:
 def test_differences_are_named() -> None:
     told = list(differences(learning(learn__lr=0.1), learning()))
     assert told == ["learn.lr: 0.1, was 0.05"]
+
+
+def test_the_section_of_the_gate_is_the_bounds_field_by_field() -> None:
+    assert bounds(load()) == Bounds()
+    fields = set(asdict(Bounds()))
+    assert set(GateSettings.model_fields) - {"enabled"} == fields
+    told = load(overrides={"gate.alpha": 0.01, "gate.max_p99_ms": 80, "gate.smoke": True})
+    assert bounds(told) == Bounds(alpha=0.01, max_p99_ms=80.0, smoke=True)
+
+
+@pytest.mark.parametrize("said", [{"gate.min_gain": 5.0}, {"gate.alpha": 0}, {"gate.max_ece": 1.5}])
+def test_a_gate_that_makes_no_sense_is_refused(said: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        load(overrides=said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from priorflow.config import ConfigError, Settings
 from priorflow.console import JsonLines, Silent
 from priorflow.replay import branch, verify
 from priorflow.run import execute
-from tests.app.histories import history
+from priorflow.smoke import smoke
+from tests.app.histories import history, opened
 from tests.app.streams import EVENTS, archived, small_settings, small_stream
+from trainers.guards import Smoke
 
 pytestmark = pytest.mark.slow  # whole runs of the application
 
@@ -79,6 +82,47 @@ def test_an_altered_record_is_found_and_named(
     )
     assert not all(same for _, _, same in verdicts)
     assert f"record {position} is not the one" in capsys.readouterr().out
+
+
+def test_a_snapshot_answers_in_a_clean_process_or_the_gate_hears_why(done: Settings) -> None:
+    head = history(done)[-1]
+    assert smoke(done, head) == Smoke(snapshot=head.sha, loaded=True)
+    gone = smoke(done, replace(head, posterior="0" * 64))
+    assert not gone.loaded
+    assert "0000" in gone.why
+
+
+class Died(BaseException):
+    """Nothing below may catch it."""
+
+
+def decided(settings: Settings) -> list[tuple[str, str, str, object]]:
+    with opened(settings) as ledger:
+        return [(d.action, d.actor, d.snapshot, d.evidence) for d in ledger.decisions("main")]
+
+
+@pytest.mark.parametrize("window", [2, 3])
+def test_dying_between_a_commit_and_its_decision_leaves_the_undisturbed_log(
+    done: Settings, archive: Path, tmp_path: Path, window: int
+) -> None:
+    """The window is read and foretold again at the next start, and heard once."""
+    settings, left = small_settings(tmp_path, archive), window
+
+    def crash(step: str) -> None:
+        nonlocal left
+        left -= step == "before-acknowledge"
+        if not left:
+            raise Died
+
+    with pytest.raises(Died):
+        execute(settings, until_end=True, console=Silent(), crash=crash)
+    assert history(settings)[-1].index == window
+    assert len(decided(settings)) == window - 2
+    execute(settings, until_end=True, max_windows=1, console=Silent())
+    assert len(decided(settings)) == window
+    execute(settings, until_end=True, console=Silent())
+    assert decided(settings) == decided(done)
+    assert "promote" in {action for action, *_ in decided(done)}
 
 
 def test_what_if_learns_into_a_chain_of_its_own(done: Settings, archive: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posterior.panel import NEW
+from priorflow.asking import losses
 from priorflow.scores import (
     FLOOR,
     Prediction,
@@ -17,7 +18,6 @@ from priorflow.scores import (
     chance,
     final_accuracy,
     forgetting,
-    nll_among,
     prequential,
     reliability_bins,
     score,
@@ -206,9 +206,10 @@ def test_a_forecast_may_say_itself_how_likely_a_new_class_is() -> None:
 def test_to_say_something_new_is_not_cheaper_than_to_say_what() -> None:
     """Beliefs of which one knows more classes are compared over all that the other tells apart."""
     knows_little = {"spam": 0.1, NEW: 0.9}
-    told = [Prediction(3, "ilug", knows_little), Prediction(3, "never named", knows_little)]
-    assert nll_among(told, ("spam",), pi_new=PI_NEW) == pytest.approx(-math.log(0.9))
-    assert nll_among(told, CLASSES, pi_new=PI_NEW) == pytest.approx(-math.log(0.9 / 4))
+    for label in ("ilug", "never named"):
+        for rival, cost in ({"spam": 1.0}, 0.9), (dict.fromkeys(CLASSES, 1 / len(CLASSES)), 0.9 / 4):
+            paid, _ = losses(label, knows_little, rival, pi_new=PI_NEW)
+            assert paid == pytest.approx(-math.log(cost))
     whole = shared(knows_little, CLASSES)
     assert math.fsum(whole.values()) == pytest.approx(1.0)
     assert whole["spam"] == 0.1

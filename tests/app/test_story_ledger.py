@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, get_args
 
 import pytest
 
-from posterior.snapshot import Decision, Kind, Snapshot, Span
+from posterior.snapshot import Action, Decision, Kind, Snapshot, Span
 from priorflow.story_ledger import reasons, scores, verdicts, window_rows
-from trainers.promote import Evidence, GateRules, Showing, as_evidence, judge
+from trainers.bounds import Finding, as_json
 
 SPAN = Span("mails", 0, 10, 1_000, (), 10)
 
@@ -93,10 +93,14 @@ def test_windows_without_forecasts_have_no_score() -> None:
     assert window_rows(HISTORY, _version)[0].accuracy is None
 
 
-def _decision(action: Literal["promote", "refuse", "rollback"], candidate: Showing) -> Decision:
-    rival = Showing(events=487, accuracy=0.80, nll=0.70, ece=0.05)
-    evidence = Evidence(candidate=candidate, champion=rival, kl_per_example=0.61)
-    checks = judge(GateRules(), evidence)
+GATES = (
+    Finding("better", "pass", "better than the champion: gain +0.210 nats per event"),
+    Finding("calibration", "fail", "ece 0.413 on 487 labels, bound 0.200, and not by chance"),
+    Finding("recall", "wait", "worst class 'rpm': 1 of 30 found; this may be chance"),
+)
+
+
+def _decision(action: Action, **said: Any) -> Decision:
     return Decision(
         seq=1,
         chain="mails",
@@ -105,44 +109,35 @@ def _decision(action: Literal["promote", "refuse", "rollback"], candidate: Showi
         action=action,
         snapshot=HISTORY[3].sha,
         previous=None,
-        evidence=as_evidence(evidence, checks),
+        evidence={**as_json(GATES), **said},
         before="",
         hash="h" * 64,
     )
 
 
-def test_a_refusal_says_what_failed_and_only_that() -> None:
-    said = reasons(_decision("refuse", Showing(events=487, accuracy=0.10, nll=3.70, ece=0.05)))
-    assert said == (
-        "3.00 nats per mail more than the champion (at most 0.05 more)",
-        "70.00 points of accuracy less than the champion (at most 2 less)",
+def test_a_refusal_says_what_failed_a_wait_what_it_waits_for_a_promotion_all() -> None:
+    assert reasons(_decision("refuse")) == (GATES[1].line,)
+    assert reasons(_decision("wait")) == (GATES[2].line,)
+    assert reasons(_decision("promote")) == tuple(gate.line for gate in GATES)
+
+
+def test_what_was_not_counted_and_what_a_person_said_is_told() -> None:
+    said = reasons(_decision("wait", unheard=[4, 5], reopened="made of other bets", reason="by hand"))
+    assert said[1:] == (
+        "nothing was counted of window 4, 5",
+        "counting began anew: made of other bets",
+        "by hand",
     )
 
 
-def test_a_promotion_says_all_that_was_looked_at() -> None:
-    said = reasons(_decision("promote", Showing(events=487, accuracy=0.82, nll=0.66, ece=0.04)))
-    assert said == (
-        "487 labelled mails",
-        "calibration error 0.040",
-        "moved 0.61 nats per mail",
-        "0.04 nats per mail less than the champion",
-        "2.00 points of accuracy more than the champion",
-    )
-
-
-@pytest.mark.parametrize("action", ["promote", "refuse", "rollback"])
-def test_decisions_know_their_window(action: Literal["promote", "refuse", "rollback"]) -> None:
-    line = _decision(action, Showing(events=487, accuracy=0.82, nll=0.66, ece=0.04))
+@pytest.mark.parametrize("action", get_args(Action))
+def test_decisions_know_their_window(action: Action) -> None:
+    line = _decision(action)
     (made,) = verdicts([line], HISTORY, _version)
     assert (made.action, made.window, made.mlflow_version) == (action, 2, 3)
     (elsewhere,) = verdicts([line], HISTORY[:2], lambda _: None)
     assert (elsewhere.window, elsewhere.mlflow_version) == (None, None)
 
 
-def test_only_a_gate_that_found_no_champion_says_so() -> None:
-    first = replace(
-        _decision("promote", Showing(events=487, accuracy=0.82, nll=0.66, ece=0.04)),
-        evidence={"checks": [["labels", True, 487, 100]], "champion": None},
-    )
-    assert reasons(first) == ("487 labelled mails", "no champion to compare with yet")
-    assert reasons(replace(first, action="rollback", evidence={"why": "an operator asked"})) == ()
+def test_a_line_that_holds_nothing_says_nothing() -> None:
+    assert reasons(replace(_decision("rollback"), evidence={})) == ()

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from connectors.blobs import open_blobs
-from connectors.ledger import open_ledger
 from connectors.memory import MemoryLog
 from posterior import panel
 from posterior.families import make_family
 from posterior.hierarchy import known_tasks
 from posterior.snapshot import Snapshot
 from posterior.tensors import from_bytes
+from priorflow.asking import Asker
 from priorflow.config import Settings
 from priorflow.console import Silent
 from priorflow.demo_baselines import sequential
 from priorflow.learning import family_spec
-from priorflow.promotion import Gatekeeper
 from priorflow.replay import verify
 from priorflow.run import chain_of, execute, open_updater, rules_of
-from priorflow.scores import Prediction, Score, score
 from stream.plan import Member
 from tests.app.streams import EVENTS, LABELS, archived, small_settings
-from trainers.promote import GateRules
 
 pytestmark = pytest.mark.slow  # whole runs of the application
 
@@ -107,33 +105,18 @@ def test_replay_is_the_same_bit_for_bit(done: Done) -> None:
     assert [same for _, _, same in verdicts] == [True] * len(done.windows)
 
 
-def own(members: tuple[Member, ...], index: int) -> tuple[list[Member], Score]:
-    """Return the members that a snapshot foretold itself, and how well."""
-    seen = [m for m in members if m.forecast and m.arrived == index]
-    return seen, score([Prediction(index, m.label, m.forecast) for m in seen], pi_new=0.01)
-
-
 def test_the_gate_asks_the_champion_about_each_event_s_task(done: Done) -> None:
     """Asked again, a snapshot says what it said when the events arrived."""
     candidate = done.history[-2]
-    seen, told = own(done.windows[candidate.index + 1], candidate.index)
+    window = done.windows[candidate.index + 1]
+    seen = [m for m in window if m.forecast and m.arrived == candidate.index]
     assert len(seen) >= 10
     blobs = open_blobs(done.settings.blobs_url)
-    ledger = open_ledger(done.settings.ledger_url, blobs)
-    updater = open_updater(done.settings)
-    try:
-        gate = Gatekeeper(
-            ledger=ledger,
-            blobs=blobs,
-            updater=updater,
-            rules=rules_of(done.settings, chain_of(done.settings)),
-            gate=GateRules(),
-            pi_new=0.01,
-        )
-        assert gate.showing(candidate, seen).nll == pytest.approx(told.nll, abs=1e-6)
-    finally:
-        updater.close()
-        ledger.close()
+    rules = rules_of(done.settings, chain_of(done.settings))
+    with closing(open_updater(done.settings)) as updater:
+        told = Asker(blobs=blobs, updater=updater, rules=rules).forecasts(candidate, seen)
+    for member, forecast in zip(seen, told, strict=True):
+        assert forecast == pytest.approx(dict(member.forecast or {}), abs=1e-6)
 
 
 def test_a_baseline_that_is_the_chain_s_own_method_foretells_what_the_chain_foretold(done: Done) -> None:

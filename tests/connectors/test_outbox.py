@@ -15,13 +15,12 @@ from pathlib import Path
 import pytest
 
 from connectors.blobs import MemoryBlobs
-from connectors.decision_log import Action
 from connectors.memory_ledger import MemoryLedger
 from connectors.memory_registry import MemoryRegistry
 from connectors.mlflow_registry import MlflowRegistry
 from connectors.outbox import Pace, Publisher, newest_published, wanted_aliases
 from posterior.registry import Alias, RegistryRefused, RegistryUnavailable
-from posterior.snapshot import Circumstance, Snapshot
+from posterior.snapshot import Action, Circumstance, Snapshot
 from tests.connectors.chain_builder import Writer
 
 QUICK = Pace(idle_s=30, first_wait_s=0.001, longest_wait_s=0.01)

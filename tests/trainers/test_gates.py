@@ -21,7 +21,7 @@ from trainers.gates import Evidence, better, holds, judge
 from trainers.guards import ClassCount, Latency, Smoke
 from trainers.wager import gain_at_least, gain_at_most
 
-BOUNDS = Bounds()
+BOUNDS = Bounds(max_p99_ms=250.0, smoke=True)
 GOOD = Evidence(
     candidate="new",
     champion="champion",
@@ -47,6 +47,14 @@ def test_good_evidence_passes_every_gate() -> None:
         ("better", "calibration", "recall", "movement", "latency", "smoke"), "pass"
     )
     assert verdict(found) == "pass"
+
+
+def test_what_nobody_asks_for_is_not_waited_for() -> None:
+    unmeasured = replace(GOOD, latency=None, smoke=None)
+    found = judge(Bounds(), unmeasured)
+    assert said(found) == dict.fromkeys(("better", "calibration", "recall", "movement"), "pass")
+    assert verdict(judge(replace(Bounds(), smoke=True), unmeasured)) == "wait"
+    assert verdict(judge(replace(Bounds(), max_p99_ms=250.0), unmeasured)) == "wait"
 
 
 def test_the_first_champion_is_judged_by_itself() -> None:
@@ -161,6 +169,14 @@ def test_an_undecided_comparison_says_how_many_labels_more() -> None:
     assert finding.verdict == "wait"
     more = int(finding.line.rpartition("about ")[2].split()[0])
     assert better(BOUNDS, replace(GOOD, wager=counted([0.9, -0.7] * (60 + more)))).verdict == "pass"
+
+
+def test_a_policy_that_turned_of_late_is_not_promoted_for_what_it_won_long_ago() -> None:
+    ahead = [0.9, -0.3] * 800
+    assert better(BOUNDS, replace(GOOD, wager=counted(ahead))).verdict == "pass"
+    turned = better(BOUNDS, replace(GOOD, wager=counted([*ahead, *[-3.0] * 60])))
+    assert turned.numbers["log_e"] > turned.numbers["log_e_needed"]
+    assert (turned.verdict, "of late" in turned.line) == ("fail", True)
 
 
 @pytest.mark.parametrize("other", [{"incumbent": "older"}, {"clip": 2.0}])

@@ -13,7 +13,7 @@ from posterior.calibration import ReliabilityBin, reliability
 from trainers.bounds import Bounds
 from trainers.guards import ClassCount, Latency, Smoke, calibration, latency, movement, recall, smoke
 
-BOUNDS = Bounds()
+BOUNDS = Bounds(max_p99_ms=250.0)
 
 
 def answers(off: float, labels: int, *, seed: int) -> list[ReliabilityBin]:

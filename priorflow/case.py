@@ -1,0 +1,109 @@
+"""The case between the policy and the champion: evidence so far, kept in the decision log itself.
+
+Each line that the gate writes holds the whole of it, so that evidence survives every restart, and the log
+alone says what has been counted. A line that puts somebody in charge ends a case; the next window opens
+another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from connectors.decision_log import IN_CHARGE
+from posterior.snapshot import Decision, Snapshot
+from trainers import showing as showings
+from trainers import wager as wagers
+from trainers.bounds import Bounds
+from trainers.showing import Answered, Showing
+from trainers.wager import Paired, Wager
+
+CASE: Final = "case"  # where a line of the gate keeps it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """Evidence so far. `heard` is the last window that was counted, by its index after closing.
+
+    `wager` is None while there is no champion to bet against. `reopened` says why evidence of earlier
+    windows had to be left behind, if it had.
+    """
+
+    heard: int = 0
+    wager: Wager | None = None
+    showing: Showing = field(default_factory=Showing)
+    reopened: str | None = None
+
+    @property
+    def since(self) -> int:
+        """Return how many windows were closed when the first events came that count."""
+        return 0 if self.wager is None else self.wager.since
+
+
+def heard(log: Sequence[Decision]) -> int:
+    """Return the last window that the log has an answer for; 0 for none."""
+    return max((int(line.evidence[CASE]["heard"]) for line in log if CASE in line.evidence), default=0)
+
+
+def open_case(log: Sequence[Decision], champion: Snapshot | None, *, policy: str, clip: float) -> Case:
+    """Return the case as the log left it, or a new one if the champion is new or none can be read.
+
+    Events count from the first that the champion did not foretell itself: those say nothing of the two.
+    """
+    wager = None
+    if champion is not None:
+        wager = Wager(challenger=policy, incumbent=champion.sha, since=champion.index + 1, clip=clip)
+    fresh = Case(heard=heard(log), wager=wager)
+    try:
+        left = _left(log)
+    except (ValueError, KeyError, TypeError) as unreadable:
+        return replace(fresh, reopened=str(unreadable))
+    if left is None or _parties(left.wager) != _parties(wager):
+        return fresh
+    return left
+
+
+def hear(
+    case: Case, window: int, pairs: Iterable[Paired], answers: Sequence[Answered], bounds: Bounds
+) -> Case:
+    """Return the case with one window more; ValueError names an event that cannot be counted."""
+    wager = case.wager
+    if wager is not None:
+        wager = wagers.count_all(wager, pairs)
+    showing = showings.shown(
+        case.showing,
+        answers,
+        enough=bounds.min_labels,
+        enough_of_a_class=bounds.min_labels_per_class,
+    )
+    return Case(heard=window, wager=wager, showing=showing)
+
+
+def as_json(case: Case) -> dict[str, Any]:
+    """Return the case as JSON values for the decision log."""
+    return {
+        "heard": case.heard,
+        "wager": None if case.wager is None else wagers.dump(case.wager),
+        "showing": showings.dump(case.showing),
+    }
+
+
+def _left(log: Sequence[Decision]) -> Case | None:
+    """Return the case that the newest line of the gate holds, unless somebody was put in charge since."""
+    for line in reversed(log):
+        if line.action in IN_CHARGE:
+            return None
+        if CASE in line.evidence:
+            return _read(line.evidence[CASE])
+    return None
+
+
+def _read(told: Mapping[str, Any]) -> Case:
+    wager = None if told["wager"] is None else wagers.load(told["wager"])
+    return Case(heard=int(told["heard"]), wager=wager, showing=showings.load(told["showing"]))
+
+
+def _parties(wager: Wager | None) -> tuple[str, str, int, float] | None:
+    """Return who bets against whom, from when on, and by which rules: all that makes two bets one game."""
+    return None if wager is None else (wager.challenger, wager.incumbent, wager.since, wager.clip)

@@ -1,0 +1,280 @@
+"""The gate before a chain: nothing on less evidence, and evidence that outlives every restart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connectors.blobs import open_blobs
+from connectors.decision_log import champion
+from connectors.ledger import open_ledger
+from posterior.snapshot import Decision, Ledger, LedgerCorrupt, LogMoved, Snapshot
+from priorflow.case import heard
+from priorflow.promotion import MOST_EVENTS
+from priorflow.unheard import MOST_WINDOWS, catch_up
+from stream.plan import Member
+from tests.app.judged import BOUNDS, Court
+from trainers.bounds import Bounds
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def court(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Court]:
+    if request.param == "memory":
+        yield Court.opened()
+        return
+    blobs = open_blobs(tmp_path / "blobs")
+    ledger = open_ledger(f"sqlite:///{tmp_path}/ledger.db", blobs)
+    yield Court.opened(ledger, blobs)
+    ledger.close()
+
+
+def gates(line: Decision) -> dict[str, str]:
+    return {gate["gate"]: gate["verdict"] for gate in line.evidence["gates"]}
+
+
+def test_the_first_sound_candidate_becomes_champion(court: Court) -> None:
+    assert court.step(0.8) is None  # the root foretold nothing
+    line = court.step(0.8)
+    assert line is not None
+    assert (line.action, line.snapshot) == ("promote", court.rows[0][0].sha)
+    assert set(gates(line).values()) == {"pass"}
+
+
+def test_an_unsound_first_candidate_does_not(court: Court) -> None:
+    for p in (0.05, 0.05, 0.05):
+        court.step(p)
+    assert court.actions() == ["refuse", "refuse"]
+    assert champion(court.log()) is None
+
+
+def test_evidence_grows_over_windows_although_each_makes_a_new_candidate(court: Court) -> None:
+    for p in (0.8, 0.8, *[0.84] * 30):
+        court.step(p)
+    lines = court.log()
+    again = next(i for i, line in enumerate(lines) if i and line.action == "promote")
+    assert set(court.actions()[1:again]) == {"wait"}
+    assert again > 5  # no window alone would have been enough
+    wagers = [line.evidence["case"]["wager"] for line in lines[1 : again + 1]]
+    assert [w["events"] for w in wagers] == [40 * i for i in range(1, again + 1)]
+    assert all(w["incumbent"] == lines[0].snapshot for w in wagers)
+    assert lines[again].previous == lines[0].snapshot
+
+
+def test_a_worse_policy_is_refused_and_the_champion_stays(court: Court) -> None:
+    for p in (0.9, 0.9, *[0.6] * 6):
+        court.step(p)
+    assert court.actions()[0] == "promote"
+    assert court.actions()[-1] == "refuse"
+    assert champion(court.log()) == court.rows[0][0].sha
+
+
+def test_the_champion_is_asked_about_a_sample(court: Court) -> None:
+    court.step(0.8)
+    court.step(0.8, count=500)
+    court.step(0.9, count=500)
+    court.oracle.asked = 0
+    line = court.step(0.9, count=500)
+    assert court.oracle.asked == MOST_EVENTS
+    assert line is not None
+    assert line.evidence["case"]["wager"]["events"] == 2 * MOST_EVENTS
+
+
+RIGHT = st.lists(st.sampled_from([0.55, 0.7, 0.75, 0.8, 0.85, 0.95]), min_size=2, max_size=9)
+
+
+def undisturbed(right: Sequence[float]) -> list[Decision]:
+    court, gate = Court.opened(), None
+    gate = court.gate()
+    for p in right:
+        court.step(p, gate=gate)
+    return list(court.log())
+
+
+@given(RIGHT, st.data())
+@settings(deadline=None, max_examples=40)
+def test_dying_between_commit_and_decision_neither_loses_nor_doubles_evidence(
+    right: list[float], data: st.DataObject
+) -> None:
+    """Whatever was left unheard is heard at the next start, and the log is the undisturbed one."""
+    court, left = Court.opened(), 0
+    for p in right:
+        row, members = court.learn(p)
+        dies = left < MOST_WINDOWS - 1 and data.draw(st.booleans())
+        left = left + 1 if dies else 0
+        if not dies:
+            list(catch_up(court.gate(), court.again, lambda: 1))
+            assert court.gate().consider(row, members, at_ms=1) is None  # heard already: not twice
+    list(catch_up(court.gate(), court.again, lambda: 1))
+    assert list(court.log()) == undisturbed(right)
+
+
+def test_windows_that_cannot_be_had_again_are_named(court: Court) -> None:
+    for p in (0.8, 0.8):
+        court.step(p)
+    for p in (0.8, 0.8):
+        court.learn(p)
+
+    def gone(_parent: Snapshot, _child: Snapshot) -> Sequence[Member] | None:
+        return None
+
+    assert list(catch_up(court.gate(), gone, lambda: 1)) == []
+    line = court.step(0.8)
+    assert line is not None
+    assert line.evidence["unheard"] == [3, 4]
+    following = court.step(0.8)
+    assert following is not None
+    assert "unheard" not in following.evidence
+
+
+def test_no_more_is_made_up_for_than_a_crash_leaves(court: Court) -> None:
+    for _ in range(MOST_WINDOWS + 3):
+        court.learn(0.8)
+    first, *_ = catch_up(court.gate(), court.again, lambda: 1)
+    assert first.evidence["unheard"] == [2, 3]  # the first window was foretold by nobody
+    assert heard(court.log()) == MOST_WINDOWS + 3
+
+
+class Twice:
+    """A ledger in which somebody else decides just before we do, once."""
+
+    def __init__(self, inner: Ledger, meanwhile: Callable[[], object]) -> None:
+        self._inner, self._meanwhile = inner, [meanwhile]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def decide(self, *args: Any, **said: Any) -> Decision:
+        while self._meanwhile:
+            self._meanwhile.pop()()
+        return self._inner.decide(*args, **said)
+
+
+def test_of_a_zombie_and_its_successor_one_is_heard(court: Court) -> None:
+    court.step(0.8)
+    court.step(0.8)
+    row, members = court.learn(0.8)
+    zombie = court.gate()
+    successor = court.gate()
+    slow = replace(zombie, ledger=Twice(court.ledger, lambda: successor.consider(row, members, at_ms=1)))
+    assert slow.consider(row, members, at_ms=2) is None
+    assert [line.evidence["case"]["heard"] for line in court.log()] == [2, 3]
+
+
+def test_a_promotion_by_hand_meanwhile_ends_the_case(court: Court) -> None:
+    court.step(0.8)
+    court.step(0.8)
+    head, members = court.learn(0.8)
+
+    def by_hand() -> None:
+        court.ledger.decide(
+            "main", at_ms=1, actor="ada@host", action="promote", snapshot=head.sha, evidence={}
+        )
+
+    slow = replace(court.gate(), ledger=Twice(court.ledger, by_hand))
+    line = slow.consider(head, members, at_ms=2)
+    assert line is not None
+    assert line.evidence["champion"] == head.sha
+    assert line.evidence["case"]["wager"]["since"] == head.index + 1
+
+
+def test_after_a_rollback_the_comparison_begins_anew(court: Court) -> None:
+    for p in (0.8, 0.8, 0.9, 0.9):
+        court.step(p)
+    first = court.log()[0].snapshot
+    court.ledger.decide("main", at_ms=1, actor="ada", action="rollback", snapshot=first, evidence={})
+    line = court.step(0.9)
+    assert line is not None
+    assert line.evidence["case"]["wager"]["events"] == court.per_window
+    assert line.evidence["case"]["heard"] == 5
+
+
+def test_another_clip_or_unreadable_evidence_opens_a_new_wager_and_says_so(court: Court) -> None:
+    for p in (0.8, 0.8, 0.8, 0.8):
+        court.step(p)
+    line = court.step(0.8, gate=court.gate(replace(BOUNDS, clip=2.0)))
+    assert line is not None
+    assert line.evidence["case"]["wager"]["events"] == court.per_window
+    spoilt = {"case": {**line.evidence["case"], "wager": {"events": 3}}}
+    court.ledger.decide("main", at_ms=1, actor="gate", action="wait", snapshot=line.snapshot, evidence=spoilt)
+    line = court.step(0.8)
+    assert line is not None
+    assert "no wager" in line.evidence["reopened"]
+
+
+def test_a_champion_that_is_gone_is_told(court: Court) -> None:
+    for p in (0.8, 0.8):
+        court.step(p)
+    missing = replace(court.ledger.decisions("main")[-1], snapshot="f" * 64)
+    row, members = court.learn(0.8)
+    gate = court.gate()
+    with pytest.raises(LedgerCorrupt, match="promote another"):
+        gate._champion([missing])
+    assert gate.consider(row, members, at_ms=1) is not None
+
+
+def test_only_the_policy_s_own_belief_can_be_promoted(court: Court) -> None:
+    """A candidate with the champion's tensors has nothing to be promoted for."""
+    court.step(0.8)
+    court.step(0.8)
+    head = court.writer.head
+    branch = replace(
+        head,
+        seq=head.seq + 1,
+        kind="branch",
+        parent=head.sha,
+        plan=None,
+        posterior=court.rows[0][0].posterior,
+        spans_before=head.spans,
+        report={},
+    )
+    court.writer.commit(branch)
+    for _ in range(3):
+        court.step(0.99)
+        court.right[court.writer.head.index] = 0.8
+    assert court.log()[1].snapshot == branch.sha
+    assert court.log()[1].action == "wait"
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.05, 0.99), st.integers(0, 60)), min_size=2, max_size=12),
+    st.sampled_from([BOUNDS, replace(BOUNDS, min_labels=100), replace(BOUNDS, alpha=1e-6, min_gain=0.1)]),
+)
+@settings(deadline=None, max_examples=60)
+def test_nothing_is_promoted_on_less_evidence(windows: list[tuple[float, int]], bounds: Bounds) -> None:
+    court = Court.opened()
+    gate = court.gate(bounds)
+    for p, count in windows:
+        court.step(p, gate=gate, count=count)
+    for line in court.log():
+        if line.action != "promote":
+            assert set(gates(line).values()) != {"pass"}
+            continue
+        assert set(gates(line).values()) == {"pass"}
+        showing = line.evidence["case"]["showing"]
+        assert sum(b[0] for bins in showing["windows"] for b in bins) >= bounds.min_labels
+        if line.previous is not None:
+            numbers = next(g for g in line.evidence["gates"] if g["gate"] == "better")["numbers"]
+            assert numbers["labels"] >= bounds.min_labels
+            assert numbers["log_e"] >= -math.log(bounds.alpha)
+            assert numbers["gain"] >= bounds.min_gain
+
+
+def test_a_line_goes_only_where_one_looked(court: Court) -> None:
+    row, _ = court.learn(0.8)
+
+    def decide(after: str) -> Decision:
+        return court.ledger.decide(
+            "main", at_ms=1, actor="a", action="promote", snapshot=row.sha, evidence={}, after=after
+        )
+
+    first = decide("")
+    with pytest.raises(LogMoved, match="has decided"):
+        decide("")
+    assert decide(first.hash).before == first.hash
