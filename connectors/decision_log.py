@@ -17,14 +17,32 @@ IN_CHARGE: Final[tuple[Action, ...]] = ("promote", "rollback")
 """What puts a snapshot in charge; other lines say why nothing changed."""
 
 
+def in_charge(log: Sequence[Decision]) -> Decision | None:
+    """Return the line that put the present champion in charge; None while nobody is."""
+    return next((line for line in reversed(log) if line.action in IN_CHARGE), None)
+
+
 def champion(log: Sequence[Decision]) -> str | None:
     """Return the sha of the snapshot that the log puts in charge."""
-    return next((line.snapshot for line in reversed(log) if line.action in IN_CHARGE), None)
+    line = in_charge(log)
+    return None if line is None else line.snapshot
 
 
 def previous(log: Sequence[Decision]) -> str | None:
-    """Return the champion before the present one: where a rollback would go."""
-    return next((line.previous for line in reversed(log) if line.action in IN_CHARGE), None)
+    """Return the champion that the present one took over from."""
+    line = in_charge(log)
+    return None if line is None else line.previous
+
+
+def fallback(log: Sequence[Decision]) -> str | None:
+    """Return where a rollback goes: one back for each time it is asked, not to and fro between two."""
+    line: list[str] = []
+    for one in log:
+        if one.action == "rollback" and one.snapshot in line:
+            del line[line.index(one.snapshot) + 1 :]
+        elif one.action in IN_CHARGE and line[-1:] != [one.snapshot]:
+            line.append(one.snapshot)
+    return line[-2] if len(line) > 1 else None
 
 
 def last_hash(log: Sequence[Decision]) -> str:
@@ -57,7 +75,7 @@ def next_decision(
         actor=actor,
         action=action,
         snapshot=snapshot,
-        previous=champion(log),
+        previous=previous(log) if action in IN_CHARGE and champion(log) == snapshot else champion(log),
         evidence=evidence,
         before=last_hash(log),
         hash="",

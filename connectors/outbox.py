@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import final
 
+from connectors.aliases import Aliases
 from connectors.crash import Crash, live
-from connectors.decision_log import champion, previous
 from posterior.registry import Alias, Registry, RegistryError, RegistryUnavailable
-from posterior.snapshot import Blobs, Ledger, LedgerCorrupt, LedgerUnavailable, OutboxRow
+from posterior.snapshot import Blobs, Decision, Ledger, LedgerCorrupt, LedgerUnavailable, OutboxRow
 
 MANY = 10_000
 STALE_MS = 60 * 60 * 1000  # what is half-made for so long has no living publisher
@@ -45,12 +45,17 @@ def _nobody(error: str | None) -> None:
     del error
 
 
+def _unheard(decision: Decision) -> None:
+    del decision
+
+
 @final
 class Publisher:
     """Publish one chain's outbox to one registry, in a thread of its own.
 
-    `tell` hears, in that thread, what went wrong when that changes, and None once all is well again.
-    Steps for `crash`: before-publish, before-published (the registry has it, the ledger knows not).
+    `tell` hears, in that thread, what went wrong when that changes, and None once all is well again;
+    `decided` hears of an alias that a person had moved. Steps for `crash`: before-publish, before-published
+    (the registry has it, the ledger knows not), and those of `Aliases`.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class Publisher:
         target: str = "mlflow",
         pace: Pace | None = None,
         tell: Callable[[str | None], None] = _nobody,
+        decided: Callable[[Decision], None] = _unheard,
         crash: Crash = live,
     ) -> None:
         self._ledger = ledger
@@ -72,6 +78,10 @@ class Publisher:
         self._target = target
         self._pace = pace or Pace()
         self._tell = tell
+        self._decided = decided
+        self._aliases = Aliases(
+            ledger=ledger, blobs=blobs, registry=registry, chain=chain, target=target, crash=crash
+        )
         self._crash = crash
         self._changed = Condition()
         self._asked = self._served = self._published = self._failures = 0
@@ -166,9 +176,10 @@ class Publisher:
                 self._ledger.publish_failed(row.sha, self._target, str(failed))
                 if isinstance(failed, RegistryUnavailable):
                     raise
-        wanted = wanted_aliases(self._ledger, self._chain, self._target)
         newest: Mapping[Alias, str | None] = {"candidate": self._candidate[1]} if self._candidate else {}
-        self._registry.assert_aliases({**newest, **wanted})
+        heard = self._aliases.settle(newest, at_ms=time.time_ns() // 1_000_000).heard
+        if heard is not None:
+            self._decided(heard)
 
     def _publish(self, row: OutboxRow) -> None:
         entry = self._ledger.snapshot(row.sha)
@@ -202,20 +213,6 @@ class Publisher:
             self._failures, self._served = 0, asked
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._stopping or self._asked > asked, self._pace.idle_s)
-
-
-def wanted_aliases(ledger: Ledger, chain: str, target: str) -> Mapping[Alias, str | None]:
-    """Return what the decision log says of champion and previous, as versions.
-
-    Empty while nothing was ever promoted, so that a new ledger takes nobody's champion away, and
-    while the champion is not yet published.
-    """
-    log = ledger.decisions(chain)
-    first, second = champion(log), previous(log)
-    version = ledger.reference(first, target) if first else None
-    if version is None:
-        return {}
-    return {"previous": ledger.reference(second, target) if second else None, "champion": version}
 
 
 def newest_published(ledger: Ledger, chain: str, target: str) -> tuple[int, str] | None:

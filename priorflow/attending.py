@@ -51,8 +51,15 @@ def open_publisher(
         else:
             console.warn(f"versions wait in the outbox: {error}", event="not_publishing", error=error)
 
-    chain = settings.chain.name
-    publisher = Publisher(ledger, blobs, registry(settings), chain=chain, target=MLFLOW, tell=tell)
+    publisher = Publisher(
+        ledger,
+        blobs,
+        registry(settings),
+        chain=settings.chain.name,
+        target=MLFLOW,
+        tell=tell,
+        decided=lambda decision: tell_decision(console, decision),
+    )
     publisher.start()
     stack.callback(publisher.stop)
     return publisher
@@ -97,23 +104,26 @@ class Attendance:
         if self.gate is None or not parts.ledger.history(rules.chain.name):
             return
         for decision in catch_up(self.gate, lambda a, b: members_again(parts, rules, a, b), now_ms):
-            self._decided(decision)
+            tell_decision(self.console, decision)
 
     def _committed(self, child: Snapshot, members: Sequence[Member]) -> None:
         tell_commit(self.console, child)
         if self.gate is not None and members:
             decision = self.gate.consider(child, members, at_ms=now_ms())
             if decision is not None:
-                self._decided(decision)
+                tell_decision(self.console, decision)
         if self.publisher is not None:
             self.publisher.wake()
 
-    def _decided(self, decision: Decision) -> None:
-        self.console.say(
-            f"{_SAID[decision.action]} {decision.snapshot[:12]}: " + "; ".join(reasons(decision)),
-            event=decision.action,
-            snapshot=decision.snapshot,
-        )
+
+def tell_decision(console: Console, decision: Decision) -> None:
+    """Tell of a line of the decision log."""
+    console.say(
+        f"{_SAID[decision.action]} {decision.snapshot[:12]}: " + "; ".join(reasons(decision)),
+        event=decision.action,
+        snapshot=decision.snapshot,
+        by=decision.actor,
+    )
 
 
 def tell_commit(console: Console, snapshot: Snapshot) -> None:

@@ -44,6 +44,7 @@ _CODES: Final[Mapping[str, ExitCode]] = {
     "trainers.answer.NothingLearned": ExitCode.USAGE,
     "trainers.peft_form.NoPeftForm": ExitCode.USAGE,
     "trainers.single.NotSingle": ExitCode.USAGE,
+    "priorflow.deciding.NotAllowed": ExitCode.USAGE,
     "trainers.sites.NoSuchSite": ExitCode.USAGE,
     "trainers.unembedding.NoPlainOutput": ExitCode.USAGE,
     "trainers.ray_update.WorkersLost": ExitCode.UNREACHABLE,

@@ -95,14 +95,14 @@ def holds(bounds: Bounds, wager: Wager) -> Finding:
 
 def _weighed(bounds: Bounds, wager: Wager, numbers: Mapping[str, float]) -> Finding:
     need, asked = numbers["log_e_needed"], f"asked for {bounds.min_gain:.3f}"
+    if worse_by(wager, -bounds.min_gain) >= need:
+        line = f"not better than the champion: {_interval(numbers)}, {asked}; keep the champion"
+        return Finding("better", "fail", line, numbers)
     if (lately := worse_lately(wager)) >= -math.log(bounds.rollback_alpha):
         line = f"worse than the champion of late, {_interval(numbers)} over all; keep the champion"
         return Finding("better", "fail", line, {**numbers, "log_e_worse": lately})
     if better_by(wager, bounds.min_gain) >= need:
         return Finding("better", "pass", f"better than the champion: {_interval(numbers)}, {asked}", numbers)
-    if worse_by(wager, -bounds.min_gain) >= need:
-        line = f"not better than the champion: {_interval(numbers)}, {asked}; keep the champion"
-        return Finding("better", "fail", line, numbers)
     line = f"undecided: {_interval(numbers)}, {asked}; {_more(numbers)}"
     return Finding("better", "wait", line, numbers)
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from connectors.aliases import wanted_aliases
 from connectors.blobs import MemoryBlobs
 from connectors.memory_ledger import MemoryLedger
 from connectors.memory_registry import MemoryRegistry
 from connectors.mlflow_registry import MlflowRegistry
-from connectors.outbox import Pace, Publisher, newest_published, wanted_aliases
+from connectors.outbox import Pace, Publisher, newest_published
 from posterior.registry import Alias, RegistryRefused, RegistryUnavailable
 from posterior.snapshot import Action, Circumstance, Snapshot
 from tests.connectors.chain_builder import Writer
@@ -241,7 +242,7 @@ def test_aliases_follow_the_log_and_return_when_moved(house: House) -> None:
     assert publisher.flush(PATIENT_S)
     wanted = {"candidate": "3", "champion": "3", "previous": "1"}
     assert house.weather.aliases() == wanted
-    house.weather.registry.assert_aliases({"champion": "2", "previous": None})
+    house.weather.registry.assert_aliases({"candidate": "1", "previous": None})
     assert publisher.flush(PATIENT_S)
     assert house.weather.aliases() == wanted
     house.decide("rollback", rows[0])

@@ -1,0 +1,241 @@
+"""What a person decides: recorded with who and why, refused where it must be, whole whoever dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from connectors.aliases import Aliases
+from connectors.blobs import open_blobs
+from connectors.decision_log import champion
+from connectors.ledger import open_ledger
+from connectors.mlflow_registry import MlflowRegistry
+from posterior.snapshot import Decision, LedgerCorrupt, LogMoved, Snapshot
+from priorflow.cli import call
+from priorflow.config import load
+from priorflow.deciding import Bench, NotAllowed, whoever
+from priorflow.exit_codes import ExitCode
+from priorflow.opening import registry
+from tests.app.judged import Court
+from tests.connectors.chain_builder import Writer, progress
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def court(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Court]:
+    if request.param == "memory":
+        yield Court.opened()
+        return
+    blobs = open_blobs(tmp_path / "blobs")
+    ledger = open_ledger(f"sqlite:///{tmp_path}/ledger.db", blobs)
+    yield Court.opened(ledger, blobs)
+    ledger.close()
+
+
+def bench(court: Court, **other: Any) -> Bench:
+    parts = {"ledger": court.ledger, "blobs": court.blobs, "actor": "ada@host", **other}
+    return Bench(chain="main", at_ms=9, **parts)
+
+
+def promote(court: Court, sha: str | None = None, **other: Any) -> Decision:
+    return bench(court).promote(sha, **{"force": False, "reason": None, **other})
+
+
+def roll_back(court: Court, sha: str | None = None, **other: Any) -> Decision:
+    return bench(court).roll_back(sha, **{"reason": None, "continue_from": "head", **other})
+
+
+def test_without_force_the_gates_decide(court: Court) -> None:
+    with pytest.raises(NotAllowed, match="judged nothing yet"):
+        promote(court)
+    for p in (0.9, 0.9, 0.6, 0.6, 0.6, 0.6):
+        court.step(p)
+    with pytest.raises(NotAllowed, match=r"do not allow \w+ \(fail\): not better than the champion"):
+        promote(court)
+    head = court.writer.head
+    with pytest.raises(NotAllowed, match="have not judged"):
+        promote(court, head.sha)
+    with pytest.raises(NotAllowed, match="has to say why"):
+        promote(court, head.sha, force=True)
+    assert champion(court.log()) == court.rows[0][0].sha
+
+
+def test_force_goes_past_them_and_is_kept_with_the_reason(court: Court) -> None:
+    for p in (0.9, 0.9, 0.6, 0.6):
+        court.step(p)
+    refused = court.log()[-1]
+    line = promote(court, refused.snapshot[:12], force=True, reason="it is all we have")
+    assert (line.actor, line.action, line.snapshot) == ("ada@host", "promote", refused.snapshot)
+    assert line.evidence == {"reason": "it is all we have", "forced": True, "finding": refused.seq}
+    with pytest.raises(NotAllowed, match="champion already"):
+        promote(court, refused.snapshot, force=True, reason="again")
+
+
+def test_what_the_gates_passed_may_come_back_after_a_rollback_but_not_against_another(court: Court) -> None:
+    for p in (0.7, 0.7, *[0.95] * 20):
+        court.step(p)
+        if court.actions().count("promote") == 2:
+            break
+    first, second = (line.snapshot for line in court.log() if line.action == "promote")
+    assert roll_back(court).snapshot == first
+    assert promote(court, second).snapshot == second
+    promote(court, court.writer.head.sha, force=True, reason="to see")
+    with pytest.raises(NotAllowed, match="another champion"):
+        promote(court, second)
+
+
+def test_a_rollback_goes_to_who_was_champion_and_to_nobody_else(court: Court) -> None:
+    court.step(0.9)
+    with pytest.raises(NotAllowed, match="no champion before"):
+        roll_back(court)
+    for p in (0.9, 0.8):
+        court.step(p)
+    rows = [row for row, _ in court.rows]
+    promote(court, rows[1].sha, force=True, reason="to see")
+    with pytest.raises(NotAllowed, match="never champion"):
+        roll_back(court, rows[2].sha)
+    line = roll_back(court, reason="complaints")
+    assert (line.action, line.snapshot, line.previous) == ("rollback", rows[0].sha, rows[1].sha)
+    assert line.evidence == {"reason": "complaints", "continue_from": "head"}
+
+
+def test_only_a_belief_of_this_chain_that_verifies(court: Court) -> None:
+    row, _ = court.learn(0.9)
+    moved = court.writer.commit(progress(court.blobs, row))
+    other = Writer.on_new_chain(court.ledger, court.blobs, "other").learn()
+    for sha, why in ((moved.sha, "progress row"), (other.sha, "chain other"), ("f" * 12, "begins with")):
+        with pytest.raises(NotAllowed, match=why):
+            promote(court, sha, force=True, reason="x")
+    damaged = replace(row, posterior="0" * 64)
+    with pytest.raises(LedgerCorrupt):
+        court.blobs.get(damaged.posterior)
+
+
+def test_of_two_promoters_at_once_one_is_told_who_was_first(court: Court) -> None:
+    rows = [court.learn(p)[0] for p in (0.8, 0.9)]
+    looked, told = threading.Barrier(2), []
+
+    def both_look(step: str) -> None:
+        if step == "before-decision":
+            looked.wait(20)
+
+    def decide(who: str, row: Snapshot) -> None:
+        try:
+            told.append(
+                bench(court, actor=who, crash=both_look).promote(row.sha, force=True, reason=who).actor
+            )
+        except LogMoved as moved:
+            told.append(str(moved))
+
+    threads = [threading.Thread(target=decide, args=pair) for pair in zip(("ada", "bob"), rows, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    (line,) = court.log()
+    assert line.actor in told
+    assert any(f"{line.actor} has decided something since" in said for said in told)
+
+
+# The commands
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Court:
+    """A chain under .priorflow whose first snapshot the gate has promoted, and refused two since."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / ".priorflow"
+    blobs = open_blobs(folder / "blobs")
+    ledger = open_ledger(f"sqlite:///{folder}/ledger.db", blobs)
+    court = Court.opened(ledger, blobs)
+    for p in (0.9, 0.9, 0.6, 0.6):
+        court.step(p)
+    return court
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+OFFLINE = ("--set", "mlflow.enabled=false")
+
+
+def test_promote_rollback_and_history_beside_a_run(home: Court, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run's lease is held all the time: nobody asks for it."""
+    head = home.writer.head.sha
+    assert call(["promote", *OFFLINE]) == ExitCode.USAGE
+    assert call(["promote", head, "--force", "--reason", "to see", *OFFLINE]) == ExitCode.OK
+    assert call(["rollback", "--reason", "seen", *OFFLINE]) == ExitCode.OK
+    capsys.readouterr()
+    assert call(["history", "--decided", "--json"]) == ExitCode.OK
+    *rows, verified = said(capsys)
+    assert [(r["action"], r["by"], r["window"]) for r in rows] == [
+        ("promote", "gate", 1),
+        ("promote", whoever(), 4),
+        ("rollback", whoever(), 1),
+    ]
+    assert [r["why"] for r in rows[1:]] == ["to see", "seen"]
+    assert rows[0]["gates"][1]["numbers"]["ece"] < 0.5
+    assert (verified["event"], verified["lines"]) == ("verified", len(home.log()))
+    home.writer.learn()  # and the run goes on
+
+
+def test_a_log_that_was_altered_is_not_shown(home: Court, capsys: pytest.CaptureFixture[str]) -> None:
+    with closing(sqlite3.connect(".priorflow/ledger.db")) as database, database:
+        database.execute("UPDATE decisions SET actor = 'nobody' WHERE seq = 1")
+    assert call(["history"]) == ExitCode.LOST
+    assert "does not chain at line 1" in capsys.readouterr().err
+    assert home.ledger is not None
+
+
+@pytest.mark.mlflow
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_killed_between_any_two_steps_of_a_promotion_the_next_settling_is_consistent(
+    home: Court, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Real processes on a real MLflow: either nothing was decided, or all follows from what was."""
+    settings = load(overrides={"home": ".priorflow"})
+    rows = [row for row, _ in home.rows]
+    with closing(registry(settings)) as models:
+        for row in rows:
+            published = models.publish(row, _circumstance(home, row), home.blobs.get(row.posterior))
+            home.ledger.published(row.sha, "mlflow", published)
+        for step, row in zip(("before-decision", "after-decision", "before-noted"), rows[1:], strict=True):
+            before = champion(home.log())
+            command = [sys.executable, "-m", "tests.app.promoter", ".priorflow", row.sha, step]
+            done = subprocess.run(command, check=False, env=_env())
+            assert done.returncode == -signal.SIGKILL
+            wanted = before if step == "before-decision" else row.sha
+            assert champion(home.log()) == wanted
+            assert _settle(home, models) == home.ledger.reference(str(wanted), "mlflow")
+        assert "alias" not in {line.actor for line in home.log()}
+    assert call(["rollback", "--json"]) == ExitCode.OK
+    aliases = next(line for line in said(capsys) if line["event"] == "aliases")
+    assert aliases["aliases"]["champion"] == home.ledger.reference(rows[2].sha, "mlflow")
+
+
+def _circumstance(home: Court, row: Snapshot) -> Any:
+    found = home.ledger.snapshot(row.sha)
+    assert found is not None
+    return found[1]
+
+
+def _settle(home: Court, models: MlflowRegistry) -> str | None:
+    aliases = Aliases(ledger=home.ledger, blobs=home.blobs, registry=models, chain="main")
+    return aliases.settle().aliases.get("champion")
+
+
+def _env() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
