@@ -13,6 +13,7 @@ from posterior.snapshot import Blobs, Decision, Ledger, Snapshot
 from priorflow.asking import Asker
 from priorflow.config import Settings
 from priorflow.console import Console
+from priorflow.flavour import flavour, withholding
 from priorflow.judging import told
 from priorflow.opening import MLFLOW, registry
 from priorflow.promotion import Gatekeeper
@@ -54,7 +55,7 @@ def open_publisher(
     publisher = Publisher(
         ledger,
         blobs,
-        registry(settings),
+        registry(settings, flavour(ledger, settings.model.encoder, withholding(settings))),
         chain=settings.chain.name,
         target=MLFLOW,
         tell=tell,

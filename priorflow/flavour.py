@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from connectors.mlflow_registry import MANIFEST, POSTERIOR, Dressing
 from posterior.snapshot import Ledger, LedgerCorrupt, Snapshot
+from priorflow.config import Settings
 from priorflow.judging import CONFIDENCES
 from priorflow.published import ANSWERING, Answering
 from trainers.abstention import Tally
@@ -68,9 +69,16 @@ class Withholding:
     windows: int = 10
 
 
-def flavour(ledger: Ledger, encoder: str, withholding: Withholding | None = None) -> Dressing:
+def withholding(settings: Settings) -> Withholding:
+    """Return the rule by which the server withholds answers."""
+    serve = settings.serve
+    risk = 1.0 if serve.risk is None else serve.risk
+    return Withholding(risk=risk, alpha=serve.risk_alpha, windows=serve.risk_windows)
+
+
+def flavour(ledger: Ledger, encoder: str, rules: Withholding | None = None) -> Dressing:
     """Return what dresses a snapshot for MLflow; `encoder` is where it lies here."""
-    rules = withholding or Withholding()
+    rules = rules or Withholding()
 
     def dress(snapshot: Snapshot) -> dict[str, bytes]:
         return {

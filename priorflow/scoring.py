@@ -23,11 +23,12 @@ from priorflow.cluster import client
 from priorflow.config import Settings
 from priorflow.console import Console
 from priorflow.rules import codec_rules
-from priorflow.run import SOURCE_NAME, stop_signals
+from priorflow.run import SOURCE_NAME
 from priorflow.serving.desk import Desk
 from priorflow.serving.following import following
 from priorflow.serving.version import Version
 from priorflow.serving.wire import answered
+from priorflow.tenure import stop_signals
 from stream.plan import Setaside
 from stream.record import Event, Record, Refusal
 from trainers.answer import Answer
