@@ -42,6 +42,8 @@ from trainers.peft_form import FACTS, FILES
 from trainers.window import Local
 from trainers.window import root as base_prior
 
+pytestmark = pytest.mark.slow  # real encoders, for every family
+
 DOCS = Path(__file__).parents[2] / "docs"
 MAILS = ["kernel module compiled on the box", "win cheap cash now"]
 LABELS = tuple(sorted(TOPICS))

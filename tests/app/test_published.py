@@ -23,6 +23,8 @@ from tests.app.streams import small_settings
 from tests.app.versions import TEXTS, Published, published
 from trainers.abstention import abstention
 
+pytestmark = pytest.mark.slow  # encoders are loaded again and again
+
 SURE, UNSURE = [(95, 60, 60)], [(60, 30, 15), (80, 30, 25)]
 
 

@@ -30,6 +30,8 @@ from trainers.single import NotSingle, Whose, drawn, whose
 from trainers.update import Schedule
 from trainers.window import FamilySpec, Local
 
+pytestmark = pytest.mark.slow  # peft loads the real encoder again and again
+
 SHA = "ab" * 32
 LABELS = tuple(sorted(TOPICS))
 TEXTS = ["kernel module compiled on the box", "win cheap cash now, or never again", "a"]
