@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from connectors.crash import Crash, live
-from connectors.decision_log import IN_CHARGE, champion, in_charge, last_hash, previous
+from connectors.decision_log import champion, in_charge, last_hash, previous
 from posterior.registry import Alias, Registry, RegistryRefused
-from posterior.snapshot import Action, Blobs, Decision, Ledger, LogMoved
+from posterior.snapshot import IN_CHARGE, Action, Blobs, Decision, Ledger, LogMoved
 
 ACTOR: Final = "alias"
 _NOTED: Final = "alias"  # outbox target of lines: `mlflow-alias`

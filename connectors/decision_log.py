@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Final
 
-from posterior.snapshot import Action, Decision, Json, LedgerCorrupt, LogMoved
+from posterior.snapshot import IN_CHARGE, Action, Decision, Json, LedgerCorrupt, LogMoved
 from stream.plan import sha256_json
-
-IN_CHARGE: Final[tuple[Action, ...]] = ("promote", "rollback")
-"""What puts a snapshot in charge; other lines say why nothing changed."""
 
 
 def in_charge(log: Sequence[Decision]) -> Decision | None:

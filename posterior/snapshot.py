@@ -16,10 +16,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 Kind = Literal["root", "learned", "quarantined", "progress", "branch"]
-Action = Literal["promote", "rollback", "refuse", "wait"]  # the first two put a snapshot in charge
+Action = Literal["promote", "rollback", "refuse", "wait"]
+IN_CHARGE: Final[tuple[Action, ...]] = ("promote", "rollback")
+"""Actions that put a snapshot in charge; other lines say why nothing changed."""
 Json = Mapping[str, Any]
 FORMAT = 1
 

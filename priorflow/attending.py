@@ -23,6 +23,7 @@ from priorflow.story_ledger import reasons
 from priorflow.unheard import catch_up
 from stream.plan import Member
 from trainers.again import members_again
+from trainers.branching import OF, SKIPPED
 from trainers.loop import Parts, Rules, Watcher
 from trainers.window import Updater
 
@@ -130,6 +131,11 @@ def tell_decision(console: Console, decision: Decision) -> None:
 def tell_commit(console: Console, snapshot: Snapshot) -> None:
     """Tell of a row."""
     report = snapshot.report
+    if snapshot.kind == "branch":
+        skipped = ", ".join(map(str, report[SKIPPED])) or "none"
+        text = f"learning goes on from {report[OF][:12]}; evidence left behind: window {skipped}"
+        console.say(text, event="branch", snapshot=snapshot.sha, of=report[OF], skipped=report[SKIPPED])
+        return
     if snapshot.kind == "progress":
         console.say(f"positions committed, no window closed ({snapshot.sha[:12]})", event="progress_row")
         return

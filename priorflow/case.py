@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from connectors.decision_log import IN_CHARGE
-from posterior.snapshot import Decision, Snapshot
+from posterior.snapshot import IN_CHARGE, Decision, Snapshot
 from trainers import showing as showings
 from trainers import wager as wagers
 from trainers.bounds import Bounds

@@ -73,7 +73,7 @@ def history(
 ) -> None:
     """Show the decision log, once its hashes are verified: who, what, why, by which numbers."""
     settings = at.settings()
-    from connectors.decision_log import IN_CHARGE
+    from posterior.snapshot import IN_CHARGE
     from priorflow.console import JsonLines
     from priorflow.history import in_full, told
     from priorflow.opening import reading, require_history

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, final
 
 from connectors.crash import Crash, live
-from connectors.decision_log import IN_CHARGE, champion, fallback, last_hash
-from posterior.snapshot import Action, Blobs, Decision, Ledger, LedgerError, Snapshot
+from connectors.decision_log import champion, fallback, last_hash
+from posterior.snapshot import IN_CHARGE, Action, Blobs, Decision, Ledger, LedgerError, Snapshot
 from priorflow.case import CASE
+from trainers.branching import CONTINUE
 
 ContinueFrom = Literal["head", "champion"]
-CONTINUE: Final = "continue_from"
 GATES: Final = "gates"
 
 

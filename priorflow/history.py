@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from posterior.snapshot import Decision, Ledger, Snapshot
-from priorflow.deciding import CONTINUE, GATES
+from priorflow.deciding import GATES
 from priorflow.opening import MLFLOW
 from priorflow.quantities import format_instant
 from priorflow.story_ledger import reasons
+from trainers.branching import CONTINUE, DECISION, SKIPPED
 
 
 def told(line: Decision, ledger: Ledger, history: Sequence[Snapshot]) -> dict[str, Any]:
@@ -45,8 +46,8 @@ def in_full(line: Decision, ledger: Ledger, history: Sequence[Snapshot]) -> dict
 
 def skipped(line: Decision, history: Sequence[Snapshot]) -> str:
     """Say which windows' evidence a belief that continues from an older one does without."""
-    row = next((s for s in history if s.report.get("decision") == line.hash), None)
+    row = next((s for s in history if s.report.get(DECISION) == line.hash), None)
     if row is None:
         return ", at the next window"
-    windows = row.report["skipped"]
-    return f", without windows {windows[0]} to {windows[-1]}" if windows else ""
+    windows = row.report[SKIPPED]
+    return f", without window {', '.join(map(str, windows))}" if windows else ""

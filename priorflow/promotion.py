@@ -21,6 +21,7 @@ from priorflow.scores import spread
 from stream.plan import Forecast, Member
 from trainers import bounds as gates
 from trainers.bounds import Bounds, Finding, Verdict
+from trainers.branching import OF
 from trainers.gates import Evidence, judge
 from trainers.guards import Smoke
 from trainers.showing import class_counts, reliability
@@ -79,7 +80,10 @@ class Gatekeeper:
             if found is None or found[0].kind == "root":
                 return None
             row = found[0]
-            if row.kind in {"learned", "branch"}:
+            if row.kind == "branch":
+                found = self.ledger.snapshot(row.report.get(OF, row.sha))
+                return None if found is None else found[0]
+            if row.kind == "learned":
                 return row
         return None
 

@@ -35,6 +35,7 @@ from priorflow.run import (
 )
 from stream.source import Source
 from trainers.again import closing_again
+from trainers.branching import DECISION, branch_of
 from trainers.loop import Parts, Rules, derive, plan_of, plan_row, resume
 from trainers.window import Updater
 
@@ -178,6 +179,8 @@ def _parts(settings: Settings, ledger: SqlLedger, blobs: Blobs, log: Source, upd
 
 def _again(parts: Parts, rules: Rules, parent: Snapshot, child: Snapshot, console: Console) -> bool:
     """Derive one snapshot again; tell what differs if anything does."""
+    if child.kind == "branch":
+        return _branched_again(parts, parent, child, console)
     intake = resume(parts, rules, parent)
     closing = closing_again(parts, rules, intake)
     if closing is None:
@@ -196,6 +199,20 @@ def _again(parts: Parts, rules: Rules, parent: Snapshot, child: Snapshot, consol
         return True
     for why in _why(parts, made.snapshot, child, plan.content if plan else {}, known):
         console.warn(f"window {child.index}: {why}", event="differs", index=child.index)
+    return False
+
+
+def _branched_again(parts: Parts, parent: Snapshot, child: Snapshot, console: Console) -> bool:
+    """Derive a row that goes on from an older belief from the decision that asked for it."""
+    line = next(
+        (d for d in parts.ledger.decisions(child.chain) if d.hash == child.report.get(DECISION)), None
+    )
+    found = None if line is None else parts.ledger.snapshot(line.snapshot)
+    if line is not None and found is not None:
+        history = parts.ledger.history(child.chain)
+        if branch_of(parent, found[0], history, line.hash).sha == child.sha:
+            return True
+    console.warn(f"row {child.seq}: no decision asked for this branch as it is", event="differs")
     return False
 
 

@@ -31,6 +31,7 @@ from stream.intake import Intake, IntakeRules, labels_after
 from stream.plan import Arrival, Closing, Member, Plan, Reach, Setaside, sha256_json, window_seed
 from stream.record import RawRecord, Record
 from stream.source import Floor, Partition, Source
+from trainers.branching import Branching, kept, known
 from trainers.window import FamilySpec, LearnSpec, Order, Outcome, Updater
 
 ATTEMPTS: Final = 2  # a belief that is no number twice from the same start will be so a third time
@@ -104,15 +105,28 @@ def run(parts: Parts, rules: Rules, fence: Fence) -> Snapshot:
     head = parts.ledger.head(rules.chain.name) or begin_chain(parts, rules, fence)
     intake = resume(parts, rules, head)
     silence = _Silence(parts.now_ms, rules.idle_ms)
+    branching = Branching(ledger=parts.ledger, fence=fence, circumstance=parts.circumstance)
     windows = 0
     while not parts.stopping() and (rules.max_windows is None or windows < rules.max_windows):
         closing = _next(parts, intake)
         if closing is not None:
+            head = _branched(parts, branching, head)
             head = settle(parts, rules, fence, head, intake, closing)
             windows += closing.kind == "window"
         elif not _read(parts, rules, fence, intake, silence) and _over(parts, rules, fence, intake, silence):
             break
     return head
+
+
+def _branched(parts: Parts, branching: Branching, head: Snapshot) -> Snapshot:
+    """Return the row to go on from: the head, or a branch that a decision asks for."""
+    parts.crash("before-branch")
+    child = branching.after(head)
+    if child is None:
+        return head
+    parts.crash("after-branch")
+    parts.watch("committed", snapshot=child, members=(), seconds={})
+    return child
 
 
 def begin_chain(parts: Parts, rules: Rules, fence: Fence) -> Snapshot:
@@ -186,6 +200,7 @@ def derive(
     learned = closing.kind == "window" and why is None
     alarms = _watch_drift(intake, scored)
     intake.settled(whole, learned=learned)
+    posterior = parts.blobs.put(to_bytes(outcome.tensors)) if learned else head.posterior
     kind: Kind = "progress" if closing.kind != "window" else "learned" if learned else "quarantined"
     child = Snapshot(
         chain=rules.chain.name,
@@ -194,14 +209,14 @@ def derive(
         kind=kind,
         parent=head.sha,
         plan=plan,
-        posterior=parts.blobs.put(to_bytes(outcome.tensors)) if learned else head.posterior,
+        posterior=posterior,
         stream_state=parts.blobs.put(intake.state()),
         settings=rules.settings_sha256,
         labels=intake.classes,
         spans_before=_spans(closing.reach_before),
         spans=_spans(closing.reach),
         counts=asdict(intake.counts),
-        report=_report(whole, outcome, scored, alarms, why),
+        report={**_report(whole, outcome, scored, alarms, why), **kept(head, posterior)},
         rejected=tuple(str(s.raw.position) for s in closing.setaside),
     )
     return Derived(child, whole.members, outcome.seconds)
@@ -353,7 +368,7 @@ def tasks_of(examples: Sequence[Arrival | Member]) -> tuple[str, ...]:
 def order_of(rules: Rules, head: Snapshot, parent: Tensors, closing: Closing) -> Order:
     """Return the order that a closing makes on top of `head`."""
     labels = labels_after(head.labels, closing.members)
-    return _order(rules, parent, head.labels, labels, closing.index, closing)
+    return _order(rules, parent, known(head), labels, closing.index, closing)
 
 
 def _attempt(parts: Parts, rules: Rules, head: Snapshot, closing: Closing) -> tuple[Outcome, str | None]:
@@ -373,7 +388,7 @@ def _attempt(parts: Parts, rules: Rules, head: Snapshot, closing: Closing) -> tu
 
 def foretold_of(closing: Closing, head: Snapshot, outcome: Outcome) -> dict[str, dict[str, float]]:
     """Return what `head` said of each arrival, by event id."""
-    columns = outcome.columns or head.labels
+    columns = outcome.columns or known(head)
     rows = zip(closing.arrivals, outcome.forecasts, strict=bool(outcome.forecasts))
     return {a.event_id: dict(zip(columns, row, strict=True)) for a, row in rows}
 

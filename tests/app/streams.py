@@ -17,14 +17,18 @@ EVENTS, LABELS = "priorflow.events", "priorflow.labels"
 WORDS = {"linux": "kernel module will not boot", "money": "win cheap cash offer now"}
 
 
-def small_stream(count: int = 120, *, altered: int | None = None) -> MemoryLog:
-    """Return events on three partitions and late labels on two; `altered` changes one event's text."""
+def small_stream(count: int = 120, *, altered: int | None = None, money_from: int = 0) -> MemoryLog:
+    """Return events on three partitions and late labels on two; `altered` changes one event's text.
+
+    There is no money before the event `money_from`.
+    """
     rng = random.Random(5)
     lanes: list[Partition] = [(EVENTS, p) for p in range(3)] + [(LABELS, p) for p in range(2)]
     log = MemoryLog(lanes)
     told: list[Label] = []
     for i in range(count):
         kind = rng.choice(sorted(WORDS))
+        kind = kind if i >= money_from else "linux"
         time_ms = 1_000_000_000_000 + 60_000 * i
         text = f"{WORDS[kind]} number {i}" + (" now" if i == altered else "")
         value, headers = event_record(Event(event_id=f"m{i}", text=text, time_ms=time_ms), source="test")

@@ -232,13 +232,13 @@ def test_only_the_policy_s_own_belief_can_be_promoted(court: Court) -> None:
         plan=None,
         posterior=court.rows[0][0].posterior,
         spans_before=head.spans,
-        report={},
+        report={"tensors_of": court.rows[0][0].sha},
     )
     court.writer.commit(branch)
     for _ in range(3):
         court.step(0.99)
         court.right[court.writer.head.index] = 0.8
-    assert court.log()[1].snapshot == branch.sha
+    assert court.log()[1].snapshot == court.rows[0][0].sha
     assert court.log()[1].action == "wait"
 
 
