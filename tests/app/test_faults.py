@@ -110,6 +110,9 @@ def said_of(kafka: KafkaClient, topics: Topics, home: Path, **more: Any) -> dict
         "learn.epochs": 1,
         "learn.batch": 3,
         "gate.min_labels": 2,
+        "gate.min_labels_per_class": 1,
+        "gate.min_recall": 0.0,
+        "gate.max_ece": 1.0,
         "mlflow.enabled": False,
         **more,
     }
@@ -240,8 +243,15 @@ def assert_versions_are_the_ledger(said: dict[str, Any], rows: Sequence[Snapshot
         assert versions == [models.version_of(row.sha) for row in learned]
         assert [models.fetch(version)[0] for version in versions if version] == learned
         assert not ledger.backlog(MLFLOW)
-        champions = [line.snapshot for line in ledger.decisions("main") if line.action == "promote"]
+        log = ledger.decisions("main")
+        champions = [line.snapshot for line in log if line.action == "promote"]
         assert champions
+        # Whoever died, each window was heard once, in order, and no lagging alias was taken for a hand's.
+        assert {line.actor for line in log} == {"gate"}
+        heard = [line.evidence["case"]["heard"] for line in log]
+        assert heard == sorted(set(heard))
+        unheard = [window for line in log for window in line.evidence.get("unheard", ())]
+        assert unheard == []
         assert models.aliases()["champion"] == models.version_of(champions[-1])
         assert models.aliases()["candidate"] == versions[-1]
         every = models._client.search_model_versions("name = 'priorflow'", max_results=1000)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from connectors.blobs import open_blobs
 from connectors.decision_log import champion
 from connectors.ledger import open_ledger
-from posterior.snapshot import Decision, Ledger, LedgerCorrupt, LogMoved, Snapshot
+from posterior.snapshot import Decision, Ledger, LedgerCorrupt, Snapshot
 from priorflow.case import heard
 from priorflow.promotion import MOST_EVENTS
 from priorflow.unheard import MOST_WINDOWS, catch_up
@@ -264,17 +264,3 @@ def test_nothing_is_promoted_on_less_evidence(windows: list[tuple[float, int]], 
             assert numbers["labels"] >= bounds.min_labels
             assert numbers["log_e"] >= -math.log(bounds.alpha)
             assert numbers["gain"] >= bounds.min_gain
-
-
-def test_a_line_goes_only_where_one_looked(court: Court) -> None:
-    row, _ = court.learn(0.8)
-
-    def decide(after: str) -> Decision:
-        return court.ledger.decide(
-            "main", at_ms=1, actor="a", action="promote", snapshot=row.sha, evidence={}, after=after
-        )
-
-    first = decide("")
-    with pytest.raises(LogMoved, match="has decided"):
-        decide("")
-    assert decide(first.hash).before == first.hash

@@ -19,11 +19,13 @@ from connectors.decision_log import champion, previous
 from connectors.ledger import open_ledger
 from connectors.memory_ledger import MemoryLedger
 from posterior.snapshot import (
+    Decision,
     Fenced,
     LeaseHeld,
     Ledger,
     LedgerCorrupt,
     LedgerError,
+    LogMoved,
     Snapshot,
     Span,
 )
@@ -526,6 +528,28 @@ class TestDecisions:
         assert (champion(lines[:3]), previous(lines[:3])) == (second.sha, first.sha)
         assert champion(lines) == first.sha
         assert all(b.before == a.hash for a, b in pairwise(lines))
+
+    def test_a_line_that_waits_puts_nobody_in_charge(self, store: Store, writer: Writer) -> None:
+        first, second = writer.learn(), writer.learn()
+        ledger = store.ledger()
+        for action, row in (("wait", first), ("promote", first), ("wait", second), ("refuse", second)):
+            self.decide(ledger, action, row)
+        log = ledger.decisions("main")
+        assert (champion(log), previous(log)) == (first.sha, None)
+        assert champion(log[:1]) is None
+
+    def test_a_line_goes_only_where_one_looked(self, store: Store, writer: Writer) -> None:
+        row, ledger = writer.learn(), store.ledger()
+
+        def decide(after: str) -> Decision:
+            return ledger.decide(
+                "main", at_ms=5, actor="a", action="promote", snapshot=row.sha, evidence={}, after=after
+            )
+
+        first = decide("")
+        with pytest.raises(LogMoved, match="has decided something since"):
+            decide("")
+        assert decide(first.hash).before == first.hash
 
     def test_an_unknown_snapshot_is_refused(self, writer: Writer) -> None:
         with pytest.raises(LedgerError, match="no such snapshot"):
