@@ -267,6 +267,11 @@ class SqlLedger:
             writes.insert_decision(connection, line)
         return line
 
+    def decided(self, chain: str) -> int:
+        """Return how many lines the decision log has."""
+        with self._read() as connection:
+            return rows.decision_count(connection, chain)
+
     def decisions(self, chain: str) -> Sequence[Decision]:
         """Return the decision log, oldest first; raises LedgerCorrupt if it does not chain."""
         with self._read() as connection:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, Select, select
+from sqlalchemy import Connection, RowMapping, Select, func, select
 
 from connectors.admission import the_one
 from connectors.decision_log import check_log
@@ -161,6 +161,12 @@ def decision_log(connection: Connection, chain: str) -> Sequence[Decision]:
     log = [_decision(row) for row in connection.execute(lines).mappings()]
     check_log(log)
     return log
+
+
+def decision_count(connection: Connection, chain: str) -> int:
+    """Return how many lines the decision log has."""
+    lines = select(func.count()).select_from(decisions).where(decisions.c.chain == chain)
+    return int(connection.execute(lines).scalar_one())
 
 
 def _decision(row: RowMapping) -> Decision:

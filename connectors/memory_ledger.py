@@ -291,6 +291,10 @@ class MemoryLedger:
             log.append(line)
         return line
 
+    def decided(self, chain: str) -> int:
+        """Return how many lines the decision log has."""
+        return len(self.decisions(chain))
+
     def decisions(self, chain: str) -> Sequence[Decision]:
         """Return the decision log, oldest first."""
         line = self._lines.get(chain)

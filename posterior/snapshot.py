@@ -319,6 +319,10 @@ class Ledger(Protocol):
         """
         ...
 
+    def decided(self, chain: str) -> int:
+        """Return how many lines the decision log has; 0 for a chain that is not there. Cheap to ask often."""
+        ...
+
     def decisions(self, chain: str) -> Sequence[Decision]:
         """Return the decision log, oldest first; raises LedgerCorrupt if its hashes do not chain."""
         ...

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from priorflow.exit_codes import ExitCode
 from priorflow.invocation import Invocation
+
+if TYPE_CHECKING:
+    from priorflow.config import Settings
+    from priorflow.console import Console
 
 Source = Annotated[str | None, typer.Option(help="`kafka`, or `archive:FOLDER`; default: as configured.")]
 
@@ -45,6 +50,12 @@ def run(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Ray Train workers; 0 learns in this process.")
     ] = None,
+    page: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, metavar="PORT", help="Show a page of how it goes; 0 takes a free port."
+        ),
+    ] = None,
 ) -> None:
     """Learn from the stream until stopped; goes on from the last commit."""
     settings = at.settings(
@@ -58,13 +69,17 @@ def run(
     )
     from priorflow.run import execute
 
-    execute(
-        settings,
-        until_end=until_end,
-        max_windows=windows,
-        takeover=takeover,
-        console=at.console(),
-    )
+    console = at.console()
+    with _page(settings, page, console):
+        execute(settings, until_end=until_end, max_windows=windows, takeover=takeover, console=console)
+
+
+def _page(settings: Settings, port: int | None, console: Console) -> AbstractContextManager[None]:
+    if port is None:
+        return nullcontext()
+    from priorflow.serving.looking import looked_at
+
+    return looked_at(settings, port, console)
 
 
 def replay(

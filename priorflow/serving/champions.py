@@ -38,9 +38,25 @@ class Wanted:
     rule: Abstention | None = None
 
 
-def by_decision(ledger: Ledger, blobs: Blobs, chain: str) -> Wanted | None:
-    """Return the champion of the decision log; None while nobody was promoted."""
-    sha = champion(ledger.decisions(chain)) if ledger.chain(chain) is not None else None
+@final
+class Log:
+    """The decision log as a server follows it: read whole, and verified, only when it has grown."""
+
+    def __init__(self, ledger: Ledger, chain: str) -> None:
+        self._ledger, self._chain = ledger, chain
+        self._seen: tuple[int, str | None] = (0, None)
+
+    def champion(self) -> str | None:
+        """Return who is in charge; None while nobody was promoted, or there is no such chain."""
+        lines, sha = self._seen
+        if self._ledger.decided(self._chain) != lines:
+            log = self._ledger.decisions(self._chain)
+            lines, sha = self._seen = len(log), champion(log)
+        return sha
+
+
+def by_decision(ledger: Ledger, blobs: Blobs, chain: str, sha: str | None) -> Wanted | None:
+    """Return the snapshot that the decision log puts in charge; None for nobody."""
     if sha is None:
         return None
     found = ledger.snapshot(sha)

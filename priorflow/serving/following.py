@@ -19,7 +19,7 @@ from priorflow.config import ConfigError, Settings
 from priorflow.console import Console
 from priorflow.learning import learning_settings, model_spec
 from priorflow.opening import absent_file, registry
-from priorflow.serving.champions import Wanted, by_alias, by_decision, by_folder, keep
+from priorflow.serving.champions import Log, Wanted, by_alias, by_decision, by_folder, keep
 from priorflow.serving.desk import Desk
 from priorflow.serving.version import Version, ready, rule_of
 from priorflow.serving.watcher import Standing, Watcher
@@ -39,6 +39,7 @@ class OnThisMachine:
         self._sha = sha256_json(learning_settings(settings))
         self._blobs = open_blobs(settings.blobs_url)
         self._ledger: SqlLedger | None = None
+        self._log: Log | None = None
         self._registry: Registry | None = None
         self._alias: tuple[float, Wanted | None] = (-math.inf, None)
 
@@ -51,7 +52,9 @@ class OnThisMachine:
                 msg = f"there is no ledger at {file} yet; `priorflow run` makes it"
                 raise LedgerUnavailable(msg)
             self._ledger = open_ledger(url, self._blobs)
-        return by_decision(self._ledger, self._blobs, self._settings.chain.name)
+            self._log = Log(self._ledger, self._settings.chain.name)
+        assert self._log is not None
+        return by_decision(self._ledger, self._blobs, self._settings.chain.name, self._log.champion())
 
     def by_alias(self) -> Wanted | None:
         """Ask the registry, if snapshots are published at all."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import json
 import re
+import urllib.request
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -11,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from priorflow.config import Settings
-from priorflow.console import Silent
+from priorflow.console import JsonLines, Silent
 from priorflow.page import Kept, Look, look, page, page_html, reliability, troubles
 from priorflow.run import execute
+from priorflow.serving.looking import looked_at
 from tests.app.histories import history
 from tests.app.serving.clerk import snapshot
 from tests.app.streams import archived, small_settings, small_stream
@@ -104,3 +108,13 @@ def test_decisions_are_listed_newest_first(found: Look) -> None:
     text = page_html(found, answering=None, trouble=None, looked_ms=0)
     places = [text.index(f"snapshot <code>{made.snapshot_sha[:12]}") for made in found.story.decisions]
     assert places == sorted(places, reverse=True)
+
+
+def test_a_run_shows_it_beside_itself(settings: Settings) -> None:
+    out = io.StringIO()
+    with looked_at(settings, 0, JsonLines(out)):
+        at = json.loads(out.getvalue())["address"]
+        with urllib.request.urlopen(f"{at}/", timeout=30) as shown:
+            assert history(settings)[-1].sha[:12] in shown.read().decode()
+        with urllib.request.urlopen(f"{at}/healthz", timeout=30) as well:
+            assert json.load(well) == {"status": "ok"}

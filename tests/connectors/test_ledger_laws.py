@@ -523,6 +523,8 @@ class TestDecisions:
             self.decide(ledger, "rollback", first),
         ]
         assert list(store.ledger().decisions("main")) == lines
+        assert store.ledger().decided("main") == len(lines)
+        assert store.ledger().decided("no such chain") == 0
         assert [line.previous for line in lines] == [None, first.sha, first.sha, second.sha]
         assert (champion(lines[:2]), previous(lines[:2])) == (first.sha, None)
         assert (champion(lines[:3]), previous(lines[:3])) == (second.sha, first.sha)

@@ -1,0 +1,58 @@
+"""The page beside a run: `/` and `/healthz` in a thread of their own, while the run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
+
+from priorflow.config import Settings
+from priorflow.console import Console
+from priorflow.page import Kept
+
+_ENDS_S: Final = 5.0
+
+
+@contextmanager
+def looked_at(settings: Settings, port: int, console: Console) -> Iterator[None]:
+    """Show the page at `serve.host` and this port (0: any that is free) while the context is open."""
+    config = uvicorn.Config(
+        application(settings),
+        host=settings.serve.host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+    )
+    server = uvicorn.Server(config)
+    socket = config.bind_socket()
+    socket.listen()
+    thread = Thread(target=server.run, args=([socket],), name="page", daemon=True)
+    thread.start()
+    at = f"http://{settings.serve.host}:{socket.getsockname()[1]}"
+    console.say(f"the page is at {at}", event="page", address=at)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(_ENDS_S)
+
+
+def application(settings: Settings) -> FastAPI:
+    """Return what answers: a page, and whether the process lives."""
+    app, kept = FastAPI(title="priorflow run", openapi_url=None), Kept(settings)
+
+    @app.get("/", response_class=HTMLResponse)
+    def page() -> str:
+        return kept.page()
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    return app
