@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 from posterior.calibration import ReliabilityBin
-from posterior.snapshot import Action, Span
+from posterior.snapshot import IN_CHARGE, Action, Span
 from priorflow.scores import Score
 
 _WINDOW_KEYS: Final = (
@@ -115,6 +115,11 @@ class Story:
     def measured(self) -> tuple[int, ...]:
         """Return the indices of the windows that the matrix speaks of."""
         return self.matrix_windows or tuple(row.index for row in self.windows)
+
+    @property
+    def champion(self) -> Verdict | None:
+        """Return the decision that put the present champion in charge."""
+        return next((d for d in reversed(self.decisions) if d.action in IN_CHARGE), None)
 
     def __post_init__(self) -> None:
         """Refuse a story that contradicts itself."""

@@ -193,3 +193,10 @@ def test_it_is_written_whole(story: Story, tmp_path: Path) -> None:
     write_report(story, path)
     assert path.read_text(encoding="utf-8") == report_html(story)
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+
+
+def test_after_a_rollback_the_champion_is_who_was_put_back(story: Story) -> None:
+    first = next(d for d in story.decisions if d.action == "promote")
+    back = replace(first, action="rollback", at_ms=first.at_ms + 10**9)
+    text = report_html(replace(story, decisions=(*story.decisions, back)))
+    assert f"<dt>Champion</dt><dd>version {first.mlflow_version}</dd>" in text
