@@ -79,6 +79,7 @@ def gatekeeper(
         bounds=bounds(settings),
         pi_new=settings.learn.pi_new,
         smoke=lambda snapshot: smoke(settings, snapshot),
+        rolls_back=settings.gate.rollback,
     )
 
 

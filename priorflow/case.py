@@ -1,4 +1,6 @@
-"""The case between the policy and the champion: evidence so far, kept in the decision log itself.
+"""The case between the policy and the champion, and that of the champion against its predecessor's shadow.
+
+Evidence so far is kept in the decision log itself.
 
 Each line that the gate writes holds the whole of it, so that evidence survives every restart, and the log
 alone says what has been counted. A line that puts somebody in charge ends a case; the next window opens
@@ -25,12 +27,14 @@ CASE: Final = "case"  # where a line of the gate keeps it
 class Case:
     """Evidence so far. `heard` is the last window that was counted, by its index after closing.
 
-    `wager` is None while there is no champion to bet against. `reopened` says why evidence of earlier
+    `wager` is None while there is no champion to bet against, `tenure` (the champion, as challenger, against
+    the shadow of the one before it) while nobody came before it. `reopened` says why evidence of earlier
     windows had to be left behind, if it had.
     """
 
     heard: int = 0
     wager: Wager | None = None
+    tenure: Wager | None = None
     showing: Showing = field(default_factory=Showing)
     reopened: str | None = None
 
@@ -45,38 +49,59 @@ def heard(log: Sequence[Decision]) -> int:
     return max((int(line.evidence[CASE]["heard"]) for line in log if CASE in line.evidence), default=0)
 
 
-def open_case(log: Sequence[Decision], champion: Snapshot | None, *, policy: str, clip: float) -> Case:
+def open_case(
+    log: Sequence[Decision],
+    champion: Snapshot | None,
+    predecessor: Snapshot | None,
+    *,
+    policy: str,
+    clip: float,
+) -> Case:
     """Return the case as the log left it, or a new one if the champion is new or none can be read.
 
     Events count from the first that the champion did not foretell itself: those say nothing of the two.
     """
-    wager = None
+    wager = tenure = None
     if champion is not None:
-        wager = Wager(challenger=policy, incumbent=champion.sha, since=champion.index + 1, clip=clip)
-    fresh = Case(heard=heard(log), wager=wager)
+        since = champion.index + 1
+        wager = Wager(challenger=policy, incumbent=champion.sha, since=since, clip=clip)
+        if predecessor is not None:
+            since = max(champion.index, predecessor.index) + 1
+            tenure = Wager(challenger=champion.sha, incumbent=predecessor.sha, since=since, clip=clip)
+    fresh = Case(heard=heard(log), wager=wager, tenure=tenure)
     try:
         left = _left(log)
     except (ValueError, KeyError, TypeError) as unreadable:
         return replace(fresh, reopened=str(unreadable))
     if left is None or _parties(left.wager) != _parties(wager):
         return fresh
-    return left
+    return left if _parties(left.tenure) == _parties(tenure) else replace(left, tenure=tenure)
 
 
 def hear(
-    case: Case, window: int, pairs: Iterable[Paired], answers: Sequence[Answered], bounds: Bounds
+    case: Case,
+    window: int,
+    pairs: Iterable[Paired],
+    answers: Sequence[Answered],
+    bounds: Bounds,
+    shadow: Iterable[Paired] = (),
 ) -> Case:
-    """Return the case with one window more; ValueError names an event that cannot be counted."""
-    wager = case.wager
+    """Return the case with one window more; ValueError names an event that cannot be counted.
+
+    `pairs` are of policy and champion, `shadow` of champion and predecessor.
+    """
+    wager, tenure = case.wager, case.tenure
     if wager is not None:
         wager = wagers.count_all(wager, pairs)
+    if tenure is not None:
+        tenure = wagers.count_all(tenure, shadow)
     showing = showings.shown(
         case.showing,
         answers,
         enough=bounds.min_labels,
         enough_of_a_class=bounds.min_labels_per_class,
     )
-    return Case(heard=window, wager=wager, showing=showing)
+    return Case(heard=window, wager=wager, tenure=tenure, showing=showing)
 
 
 def as_json(case: Case) -> dict[str, Any]:
@@ -84,6 +109,7 @@ def as_json(case: Case) -> dict[str, Any]:
     return {
         "heard": case.heard,
         "wager": None if case.wager is None else wagers.dump(case.wager),
+        "tenure": None if case.tenure is None else wagers.dump(case.tenure),
         "showing": showings.dump(case.showing),
     }
 
@@ -99,8 +125,8 @@ def _left(log: Sequence[Decision]) -> Case | None:
 
 
 def _read(told: Mapping[str, Any]) -> Case:
-    wager = None if told["wager"] is None else wagers.load(told["wager"])
-    return Case(heard=int(told["heard"]), wager=wager, showing=showings.load(told["showing"]))
+    wager, tenure = (None if told[name] is None else wagers.load(told[name]) for name in ("wager", "tenure"))
+    return Case(heard=int(told["heard"]), wager=wager, tenure=tenure, showing=showings.load(told["showing"]))
 
 
 def _parties(wager: Wager | None) -> tuple[str, str, int, float] | None:

@@ -123,8 +123,9 @@ def _newest_candidate(chain: str, log: Sequence[Decision]) -> str:
 
 
 def _finding(log: Sequence[Decision], sha: str) -> Decision | None:
-    """Return the newest line in which the gates judged a snapshot."""
-    return next((d for d in reversed(log) if d.snapshot == sha and GATES in d.evidence), None)
+    """Return the newest line in which the gates judged a snapshot, and not the one it was put back for."""
+    judged = (d for d in reversed(log) if d.action != "rollback" and GATES in d.evidence)
+    return next((d for d in judged if d.snapshot == sha), None)
 
 
 def _require_allowed(log: Sequence[Decision], found: Decision | None, sha: str) -> None:

@@ -3,6 +3,7 @@
 What is judged is the policy of following the head: each event is scored by the snapshot that was head when
 it arrived, against the frozen champion, asked about the same events. The candidate is the newest snapshot
 that has foretold a window. Every window that is heard appends a line, which holds all evidence so far.
+The champion in turn is held against the shadow of the one before it, and goes if it did worse.
 Aliases follow the decision log; nothing here touches the registry.
 """
 
@@ -22,7 +23,7 @@ from stream.plan import Forecast, Member
 from trainers import bounds as gates
 from trainers.bounds import Bounds, Finding, Verdict
 from trainers.branching import OF
-from trainers.gates import Evidence, judge
+from trainers.gates import Evidence, holds, judge
 from trainers.guards import Smoke
 from trainers.showing import class_counts, reliability
 from trainers.wager import Paired, Wager
@@ -46,6 +47,7 @@ class Gatekeeper:
     bounds: Bounds
     pi_new: float
     smoke: Callable[[Snapshot], Smoke] | None = None  # asked last, and only where the bounds want it
+    rolls_back: bool = True  # whether a champion that did worse than the one before it goes by itself
 
     @property
     def chain(self) -> str:
@@ -115,19 +117,24 @@ class Gatekeeper:
         *,
         at_ms: int,
     ) -> Decision:
-        champion = self._champion(log)
-        case = open_case(log, champion, policy=f"head of {self.chain}", clip=self.bounds.clip)
+        champion, before = self._champion(log), self._predecessor(log)
+        policy = f"head of {self.chain}"
+        case = open_case(log, champion, before, policy=policy, clip=self.bounds.clip)
         reopened, unheard = case.reopened, self._passed_over(log, window)
         posed = [
             (place, m, m.forecast)
             for place, m in enumerate(members)
             if m.forecast and m.arrived >= case.since
         ]
-        case = self._hear(case, window, champion, posed)
-        found = self._findings(candidate, champion, case)
+        case = self._hear(case, window, champion, posed, before)
         more: dict[str, Any] = {CASE: as_json(case)}
         more |= {"unheard": unheard} if unheard else {}
         more |= {"reopened": reopened} if reopened else {}
+        if before is not None and case.tenure is not None:
+            kept = holds(self.bounds, case.tenure)
+            if kept.verdict == "fail":
+                return self._write(log, before, (kept,), champion, actor=GATE, at_ms=at_ms, more=more)
+        found = self._findings(candidate, champion, case)
         return self._write(log, candidate, found, champion, actor=GATE, at_ms=at_ms, more=more)
 
     def _passed_over(self, log: Sequence[Decision], window: int) -> list[int]:
@@ -141,16 +148,38 @@ class Gatekeeper:
         window: int,
         champion: Snapshot | None,
         posed: Sequence[_Posed],
+        before: Snapshot | None = None,
     ) -> Case:
-        """Count a window: all that was foretold for the guards, a sample also against the champion."""
-        asked = spread(posed, max(MOST_EVENTS, self.bounds.min_labels)) if champion is not None else []
-        rival = self.asker.forecasts(champion, [m for _, m, _ in asked]) if champion is not None else []
-        pairs = [
-            self._paired(window, place, member, own, other)
-            for (place, member, own), other in zip(asked, rival, strict=True)
-        ]
+        """Count a window: all that was foretold for the guards, a sample for the two that are compared.
+
+        The policy stands against the champion, and the champion against the one `before` it.
+        """
         answers = [answered(member, own, pi_new=self.pi_new) for _, member, own in posed]
-        return hear(case, window, pairs, answers, self.bounds)
+        if champion is None:
+            return hear(case, window, (), answers, self.bounds)
+        asked = spread(posed, max(MOST_EVENTS, self.bounds.min_labels))
+        events = [(place, member) for place, member, _ in asked]
+        rival = self._asked(champion, events)
+        pairs = self._pairs(window, events, [own for _, _, own in asked], rival)
+        shadow: Sequence[Paired] = ()
+        if before is not None:
+            shadow = self._pairs(window, events, rival, self._asked(before, events))
+        return hear(case, window, pairs, answers, self.bounds, shadow)
+
+    def _asked(self, snapshot: Snapshot, events: Sequence[tuple[int, Member]]) -> Sequence[Forecast]:
+        return self.asker.forecasts(snapshot, [member for _, member in events])
+
+    def _pairs(
+        self,
+        window: int,
+        events: Sequence[tuple[int, Member]],
+        ones: Sequence[Forecast],
+        others: Sequence[Forecast],
+    ) -> list[Paired]:
+        return [
+            self._paired(window, place, member, one, other)
+            for (place, member), one, other in zip(events, ones, others, strict=True)
+        ]
 
     def _paired(self, window: int, place: int, member: Member, own: Forecast, other: Forecast) -> Paired:
         challenger, incumbent = losses(member.label, own, other, pi_new=self.pi_new)
@@ -196,11 +225,17 @@ class Gatekeeper:
             self.chain,
             at_ms=at_ms,
             actor=actor,
-            action=_ACTIONS[gates.verdict(found)],
+            action="rollback" if _falls(found) else _ACTIONS[gates.verdict(found)],
             snapshot=candidate.sha,
             evidence={**told, **(more or {})},
             after=decision_log.last_hash(log),
         )
+
+    def _predecessor(self, log: Sequence[Decision]) -> Snapshot | None:
+        """Return the champion before the present one, if a champion is to be held against it."""
+        sha = decision_log.fallback(log) if self.rolls_back else None
+        found = None if sha is None else self.ledger.snapshot(sha)
+        return None if found is None else found[0]
 
     def _champion(self, log: Sequence[Decision]) -> Snapshot | None:
         """Return the champion by the log; LedgerCorrupt if it is no longer in the ledger."""
@@ -212,6 +247,10 @@ class Gatekeeper:
             msg = f"chain {self.chain}: champion {sha} is not in the ledger any more; promote another"
             raise LedgerCorrupt(msg)
         return found[0]
+
+
+def _falls(found: Sequence[Finding]) -> bool:
+    return any(one.gate == "holds" and one.verdict == "fail" for one in found)
 
 
 def _per_example(snapshot: Snapshot) -> float:

@@ -46,7 +46,7 @@ def codec_rules(settings: Settings) -> CodecRules:
 
 def bounds(settings: Settings) -> Bounds:
     """Return what is asked of a candidate."""
-    return Bounds(**settings.gate.model_dump(exclude={"enabled"}))
+    return Bounds(**settings.gate.model_dump(exclude={"enabled", "rollback"}))
 
 
 def clock_rules(settings: Settings) -> ClockRules:

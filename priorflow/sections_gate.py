@@ -16,6 +16,8 @@ class GateSettings(Section):
 
     enabled: bool = True
     """Whether candidates are judged, and promoted, at all."""
+    rollback: bool = True
+    """Whether a champion that did worse of late than the one before it is rolled back by itself."""
     alpha: _Level = 0.05
     """Chance that a champion is ever replaced by a policy that was no better, however often one looks."""
     rollback_alpha: _Level = 0.01

@@ -86,6 +86,54 @@ def test_the_champion_is_asked_about_a_sample(court: Court) -> None:
     assert line.evidence["case"]["wager"]["events"] == 2 * MOST_EVENTS
 
 
+def forced(court: Court, snapshot: Snapshot) -> None:
+    court.ledger.decide(
+        "main",
+        at_ms=1,
+        actor="a person",
+        action="promote",
+        snapshot=snapshot.sha,
+        evidence={"reason": "why not"},
+    )
+
+
+def test_a_champion_that_does_worse_than_the_one_before_it_goes_by_itself(court: Court) -> None:
+    """The head is no better than it, so nothing else would take its place."""
+    for p in (0.85, 0.85, 0.55, 0.55):
+        court.step(p)
+    good, bad = court.rows[0][0], court.rows[2][0]
+    assert champion(court.log()) == good.sha
+    forced(court, bad)
+    lines = [court.step(0.55) for _ in range(12)]
+    back = next(line for line in lines if line is not None and line.action == "rollback")
+    assert (back.snapshot, back.previous, back.actor) == (good.sha, bad.sha, "gate")
+    assert gates(back) == {"holds": "fail"}
+    assert back.evidence["case"]["tenure"]["events"] <= 6 * court.per_window
+    assert champion(court.log()) == good.sha  # and stays: it has nobody before it
+
+
+def test_a_champion_no_worse_than_the_one_before_it_stays(court: Court) -> None:
+    for p in (0.8, 0.8, 0.8, 0.8):
+        court.step(p)
+    forced(court, court.rows[2][0])
+    for _ in range(20):
+        court.step(0.8)
+    assert "rollback" not in court.actions()
+    tenure = court.log()[-1].evidence["case"]["tenure"]
+    assert (tenure["challenger"], tenure["incumbent"]) == (court.rows[2][0].sha, court.rows[0][0].sha)
+    assert tenure["events"] > 10 * court.per_window
+
+
+def test_nobody_is_rolled_back_where_that_is_switched_off(court: Court) -> None:
+    for p in (0.85, 0.85, 0.55, 0.55):
+        court.step(p)
+    forced(court, court.rows[2][0])
+    gate = replace(court.gate(), rolls_back=False)
+    for _ in range(12):
+        court.step(0.55, gate=gate)
+    assert "rollback" not in court.actions()
+
+
 RIGHT = st.lists(st.sampled_from([0.55, 0.7, 0.75, 0.8, 0.85, 0.95]), min_size=2, max_size=9)
 
 
