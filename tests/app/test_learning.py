@@ -161,7 +161,7 @@ def test_differences_are_named() -> None:
 def test_the_section_of_the_gate_is_the_bounds_field_by_field() -> None:
     assert bounds(load()) == Bounds()
     fields = set(asdict(Bounds()))
-    assert set(GateSettings.model_fields) - {"enabled"} == fields
+    assert set(GateSettings.model_fields) - {"enabled", "rollback"} == fields
     told = load(overrides={"gate.alpha": 0.01, "gate.max_p99_ms": 80, "gate.smoke": True})
     assert bounds(told) == Bounds(alpha=0.01, max_p99_ms=80.0, smoke=True)
 
