@@ -56,7 +56,7 @@ print(json.dumps(told.to_dict("records")))
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     archive = archived(small_stream(), tmp_path_factory.mktemp("archive"))
-    gate = {"gate.max_ece": 1.0, "gate.max_kl_per_example": 1e9, "gate.max_nll_increase": 1e9}
+    gate = {"gate.max_ece": 1.0, "gate.max_kl_per_example": 1e9, "gate.min_recall": 0}
     settings = small_settings(tmp_path_factory.mktemp("home"), archive, **{"mlflow.enabled": True}, **gate)
     assert execute(settings, until_end=True, console=Silent()).published
     return settings
