@@ -41,14 +41,16 @@ CHANGES, QUICK_CHANGES = 50, 5
 CLIENTS, TEXTS_A_REQUEST = 8, 3  # while champions change
 APART_S: Final = 0.25  # from one champion's first answer to the next decision
 WITHIN_S: Final = 2.0
+COME_BACK_S: Final = 0.2
 
 
 @dataclass
 class Seen:
-    """What clients saw: seconds of each answered request, and every request that was not."""
+    """What clients saw: seconds of each answered request, those that failed, and those told to come back."""
 
     seconds: list[float] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    refused: int = 0
     mixed: int = 0
     wrong: int = 0
     snapshots: dict[str, float] = field(default_factory=dict)  # sha -> when it last answered
@@ -114,6 +116,10 @@ async def ask(
         except httpx.HTTPError as error:
             seen.failed.append(repr(error))
             continue
+        if response.status_code == 429:  # the line is long and says so: nothing has failed
+            seen.refused += 1
+            await asyncio.sleep(COME_BACK_S)
+            continue
         if response.status_code != 200:
             seen.failed.append(response.text)
             continue
@@ -140,6 +146,7 @@ async def saturation(address: str, texts: Iterator[str], seconds: float) -> list
                 "texts a second": round(len(ordered) / (time.monotonic() - begun), 1),
                 "p50 ms": round(1000 * quantile(ordered, 0.5).value, 1),
                 "p99 ms": round(1000 * quantile(ordered, 0.99).value, 1),
+                "told to come back": seen.refused,
             }
         )
         progress(str(found[-1]))
@@ -213,6 +220,7 @@ def main() -> None:
     how = {
         "load": levels,
         "while champions change": f"{CLIENTS} clients, {TEXTS_A_REQUEST} texts a request",
+        "requests told to come back meanwhile": seen.refused,
         "decision to first answer, median s": round(quantile(took, 0.5).value, 3),
         "texts": "mails of up to 64 tokens, none twice; 10 draws each, with panel",
         "server": "one process, one thread; the clients share the machine",
