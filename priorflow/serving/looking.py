@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse
 from priorflow.config import Settings
 from priorflow.console import Console
 from priorflow.page import Kept
+from priorflow.serving.listening import listening
 
 _ENDS_S: Final = 5.0
 
@@ -21,17 +22,9 @@ _ENDS_S: Final = 5.0
 @contextmanager
 def looked_at(settings: Settings, port: int, console: Console) -> Iterator[None]:
     """Show the page at `serve.host` and this port (0: any that is free) while the context is open."""
-    config = uvicorn.Config(
-        application(settings),
-        host=settings.serve.host,
-        port=port,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-    )
+    config = uvicorn.Config(application(settings), log_config=None, access_log=False, lifespan="off")
     server = uvicorn.Server(config)
-    socket = config.bind_socket()
-    socket.listen()
+    socket = listening(settings.serve.host, port)
     thread = Thread(target=server.run, args=([socket],), name="page", daemon=True)
     thread.start()
     at = f"http://{settings.serve.host}:{socket.getsockname()[1]}"

@@ -18,6 +18,7 @@ from priorflow.serving.app import application
 from priorflow.serving.desk import Desk
 from priorflow.serving.following import following
 from priorflow.serving.gauges import Gauges
+from priorflow.serving.listening import listening
 from priorflow.serving.watcher import Watcher
 
 _GRACE_S: Final = 10  # for requests under way when the server is told to stop
@@ -46,16 +47,11 @@ def serve(settings: Settings, console: Console) -> None:
     """Answer over HTTP until told to stop."""
     with opened(settings, console) as service:
         config = uvicorn.Config(
-            service.app,
-            host=settings.serve.host,
-            port=settings.serve.port,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=_GRACE_S,
+            service.app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S
         )
         server = uvicorn.Server(config)
-        socket = config.bind_socket()
-        socket.listen()  # before it is said: whoever calls now waits until we answer
+        # Before it is said: whoever calls now waits until we answer.
+        socket = listening(settings.serve.host, settings.serve.port)
         host, port = socket.getsockname()[:2]
         console.say(f"answering at http://{host}:{port}", event="serving", host=host, port=port)
         for number in (signal.SIGTERM, signal.SIGINT):  # the server raises again what it has obeyed
