@@ -13,9 +13,9 @@ from posterior.snapshot import Blobs, Decision, Ledger, Snapshot
 from priorflow.asking import Asker
 from priorflow.config import Settings
 from priorflow.console import Console
-from priorflow.flavour import flavour, withholding
+from priorflow.flavour import publishing
 from priorflow.judging import told
-from priorflow.opening import MLFLOW, registry
+from priorflow.opening import MLFLOW
 from priorflow.promotion import Gatekeeper
 from priorflow.rules import bounds
 from priorflow.smoke import smoke
@@ -56,7 +56,7 @@ def open_publisher(
     publisher = Publisher(
         ledger,
         blobs,
-        registry(settings, flavour(ledger, settings.model.encoder, withholding(settings))),
+        publishing(settings, ledger),
         chain=settings.chain.name,
         target=MLFLOW,
         tell=tell,

@@ -21,10 +21,11 @@ from functools import cache
 from importlib.metadata import packages_distributions, version
 from typing import Any, Final
 
-from connectors.mlflow_registry import MANIFEST, POSTERIOR, Dressing
+from connectors.mlflow_registry import MANIFEST, POSTERIOR, Dressing, MlflowRegistry
 from posterior.snapshot import Ledger, LedgerCorrupt, Snapshot
 from priorflow.config import Settings
 from priorflow.judging import CONFIDENCES
+from priorflow.opening import registry
 from priorflow.published import ANSWERING, Answering
 from trainers.abstention import Tally
 
@@ -74,6 +75,11 @@ def withholding(settings: Settings) -> Withholding:
     serve = settings.serve
     risk = 1.0 if serve.risk is None else serve.risk
     return Withholding(risk=risk, alpha=serve.risk_alpha, windows=serve.risk_windows)
+
+
+def publishing(settings: Settings, ledger: Ledger) -> MlflowRegistry:
+    """Return the registry for whoever may publish: each version it makes loads by MLflow alone."""
+    return registry(settings, flavour(ledger, settings.model.encoder, withholding(settings)))
 
 
 def flavour(ledger: Ledger, encoder: str, rules: Withholding | None = None) -> Dressing:

@@ -52,6 +52,13 @@ class ServeSettings(Section):
             raise ValueError(msg)
         return self
 
+    @model_validator(mode="after")
+    def _room(self) -> ServeSettings:
+        if self.max_events > self.max_waiting:
+            msg = f"max_events is {self.max_events}, but only {self.max_waiting} texts may wait (max_waiting)"
+            raise ValueError(msg)
+        return self
+
     def key(self) -> str | None:
         """Return the key, wherever it is kept."""
         if self.api_key_file is not None:

@@ -89,11 +89,15 @@ def by_folder(folder: Path, chain: str, settings_sha: str) -> Wanted | None:
     manifest, posterior, serving = (folder / name for name in _FILES)
     if not serving.is_file():
         return None
-    said: dict[str, Any] = json.loads(serving.read_text(encoding="utf-8"))
-    snapshot = read_manifest(manifest.read_text(encoding="utf-8"), said["snapshot"])
+    try:
+        said: dict[str, Any] = json.loads(serving.read_text(encoding="utf-8"))
+        snapshot = read_manifest(manifest.read_text(encoding="utf-8"), said["snapshot"])
+        rule = None if said["rule"] is None else Abstention(**said["rule"])
+    except (OSError, ValueError, KeyError, TypeError) as broken:
+        msg = f"{folder} cannot be read: {broken!r}; remove it, it is made again"
+        raise LedgerCorrupt(msg) from broken
     if (snapshot.chain, snapshot.settings) != (chain, settings_sha):
         return None
-    rule = None if said["rule"] is None else Abstention(**said["rule"])
     return Wanted(
         snapshot=snapshot, posterior=posterior.read_bytes, by="last good", name=said["version"], rule=rule
     )

@@ -80,11 +80,10 @@ class OnThisMachine:
                 "the configuration of the run"
             )
             raise ConfigError(msg)
-        rule = wanted.rule
-        if wanted.history is not None:
-            rule = rule_of(self._settings, wanted.history(), snapshot.index)
-        elif rule is None:
-            rule = rule_of(self._settings, (), snapshot.index)
+        rule = rule_of(self._settings, wanted.history() if wanted.history else (), snapshot.index)
+        kept = wanted.rule
+        if rule is not None and kept is not None and (kept.risk, kept.alpha) == (rule.risk, rule.alpha):
+            rule = kept  # chosen while the ledger could be asked, and for the same risk
         return ready(
             self._settings,
             self._model,

@@ -109,7 +109,10 @@ class Watcher:
 
     def _watch(self) -> None:
         while not self._stop.wait(self._poll_s):
-            self.look()
+            try:
+                self.look()
+            except Exception as failed:  # noqa: BLE001 - a server that no longer follows must say so, and go on
+                self._stand(self._standing.by, f"the champion cannot be looked up: {failed!r}")
 
     def _wanted(self) -> tuple[Wanted | None, str | None]:
         """Return who should answer, and what was wrong on the way to know it."""
@@ -140,12 +143,15 @@ class Watcher:
             _verified(wanted, posterior)
             version = self._places.ready(wanted, posterior)
             self._desk.offer(version).result(_TAKES_S)
-            self._places.keep(wanted, posterior, version)
         except Exception as failed:  # noqa: BLE001 - whatever it is, the last good version goes on
             why = f"snapshot {sha[:12]} cannot take over, the last good version stays: {failed}"
             self._failed = (sha, now + _AGAIN_S, why)
             return why
         self._failed = None
+        try:
+            self._places.keep(wanted, posterior, version)
+        except OSError as full:
+            return f"snapshot {sha[:12]} answers, but cannot be kept for an outage: {full}"
         return None
 
     def _stand(self, by: By | None, trouble: str | None) -> None:

@@ -24,8 +24,10 @@ from mlflow.pyfunc.model import PythonModel
 
 from connectors.blobs import open_blobs
 from posterior.snapshot import Snapshot
+from priorflow.cli import call
 from priorflow.config import Settings
 from priorflow.console import Silent
+from priorflow.exit_codes import ExitCode
 from priorflow.flavour import OUTPUTS, flavour
 from priorflow.opening import MLFLOW, registry
 from priorflow.published import ANSWERING
@@ -315,3 +317,25 @@ def test_a_run_that_only_starts_does_not_import_mlflow() -> None:
     code = "import sys, priorflow.run; print('mlflow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "False"
+
+
+def test_a_champion_that_a_person_put_in_charge_is_published_whole(
+    done: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run had thinned it out, so the command publishes it: as a version like any other."""
+    stream = str(done.archive_path)
+    said = {"mlflow.enabled": True, "mlflow.every": 100, "gate.enabled": False}
+    settings = small_settings(tmp_path / "home", Path(stream), **said)
+    execute(settings, until_end=True, console=Silent())
+    thinned = next(row for row in history(settings) if row.kind == "learned" and not number(settings, row))
+    (tmp_path / "priorflow.yaml").write_text(json.dumps(settings.shown()), encoding="utf-8")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.tracking_uri)
+    command = ["--config", str(tmp_path / "priorflow.yaml"), "promote", thinned.sha, "--force"]
+    assert call([*command, "--reason", "seen to be sound"]) == ExitCode.OK
+    model = mlflow.pyfunc.load_model(f"models:/{settings.mlflow.registered_model}@champion")
+    assert set(model.predict(pd.DataFrame({"text": TEXTS}))["snapshot"]) == {thinned.sha}
+
+
+def number(settings: Settings, row: Snapshot) -> str | None:
+    with opened(settings) as ledger:
+        return ledger.reference(row.sha, MLFLOW)

@@ -157,7 +157,7 @@ def test_a_dead_line_is_unhealthy(server: Server) -> None:
 
 
 def test_a_long_line_is_refused_with_a_time_to_come_back() -> None:
-    server = Server(max_waiting=1).in_charge()
+    server = Server(max_waiting=1, max_events=1).in_charge()
     server.clerk.gate = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(server.predict, {"text": "a"})

@@ -152,6 +152,19 @@ def test_in_an_outage_the_last_good_version_answers_also_after_a_restart(here: P
         until("decision log", lambda: client.get("/readyz").json()["by"])
 
 
+def test_a_rule_that_was_kept_is_not_used_for_another_risk(here: Path) -> None:
+    settings = settings_in(here)
+    promote(settings, windows(settings)[-1].sha)
+    with serving(settings):
+        pass
+    (here / "home" / "ledger.db").rename(here / "away.db")
+    for risk, said in ((0.1, 0.1), (0.3, 0.3), (None, None)):
+        with serving(settings_in(here, **{"serve.risk": risk})) as (_, client):
+            answer = client.post("/predict", json={"text": "cash"}).json()
+            assert answer["risk"] == said
+            assert answer["abstain"] is (risk == 0.3)  # for which nothing was ever shown
+
+
 def test_a_damaged_champion_does_not_take_over(here: Path) -> None:
     settings = settings_in(here)
     good, bad = windows(settings)[:2]

@@ -221,3 +221,36 @@ def test_it_looks_by_itself(watcher: Watcher, desk: Desk, town: Town) -> None:
         pass
     watcher.stop()
     assert answering(desk) == 1
+
+
+def test_nothing_stops_it_from_looking(
+    watcher: Watcher, desk: Desk, town: Town, told: list[Standing]
+) -> None:
+    """A fault of ours in one look is told, and the next look is made."""
+    watcher.start()
+    town.log = ZeroDivisionError("ours")
+    while not any("ZeroDivisionError" in (standing.trouble or "") for standing in told):
+        pass
+    town.log = wanted(1)
+    while desk.version is None:
+        pass
+    watcher.stop()
+
+
+@pytest.mark.parametrize("what", ["serving.json", "manifest.json"])
+def test_a_folder_in_pieces_is_told(watcher: Watcher, town: Town, what: str) -> None:
+    keep(town.folder, wanted(3), BYTES[3], RULE)
+    (town.folder / what).write_text("{", encoding="utf-8")
+    town.log = LedgerUnavailable("gone")
+    watcher.look()
+    assert "remove it" in (watcher.standing.trouble or "") or "altered" in (watcher.standing.trouble or "")
+
+
+def test_one_that_cannot_be_kept_answers_and_that_is_said(
+    watcher: Watcher, desk: Desk, town: Town, told: list[Standing]
+) -> None:
+    town.folder.write_text("a file where a folder should be", encoding="utf-8")
+    town.log = wanted(1)
+    watcher.look()
+    assert answering(desk) == 1
+    assert "cannot be kept" in (told[-1].trouble or "")
