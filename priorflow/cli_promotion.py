@@ -114,7 +114,7 @@ def _settled(settings: Settings, bench: Bench, console: Console, line: Decision)
     """Point the aliases at once, as far as the registry is there; a run repeats it in any case."""
     from connectors.aliases import Aliases
     from posterior.registry import RegistryError
-    from priorflow.opening import registry
+    from priorflow.flavour import publishing
 
     done = {"promote": "promoted", "rollback": "rolled back to"}[line.action]
     console.say(
@@ -126,7 +126,8 @@ def _settled(settings: Settings, bench: Bench, console: Console, line: Decision)
     )
     if not settings.mlflow.enabled:
         return
-    aliases = Aliases(ledger=bench.ledger, blobs=bench.blobs, registry=registry(settings), chain=bench.chain)
+    versions = publishing(settings, bench.ledger)
+    aliases = Aliases(ledger=bench.ledger, blobs=bench.blobs, registry=versions, chain=bench.chain)
     try:
         found = aliases.settle(at_ms=bench.at_ms).aliases
     except RegistryError as away:

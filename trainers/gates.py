@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from posterior.calibration import ReliabilityBin
 from trainers.bounds import Bounds, Finding
 from trainers.guards import ClassCount, Latency, Smoke, calibration, latency, movement, recall, smoke
 from trainers.wager import Wager, better_by, gain, gain_at_least, gain_at_most, worse_by, worse_lately
+
+_FAR: Final = 1e9  # labels; a rate by which it takes more says nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +132,7 @@ def _interval(numbers: Mapping[str, float]) -> str:
 def _more(numbers: Mapping[str, float]) -> str:
     """Say how long to wait: evidence grows about evenly while the difference stays what it is."""
     has, need, n = numbers["log_e"], numbers["log_e_needed"], numbers["labels"]
-    if has <= 0:
+    wait = n * (need / has - 1) if has > 0 else math.inf
+    if wait > _FAR:
         return "nothing speaks for it yet"
-    return f"about {math.ceil(n * (need / has - 1))} labels more at this rate"
+    return f"about {math.ceil(wait)} labels more at this rate"

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from posterior.calibration import ReliabilityBin
 from stream.plan import canonical_json
 from tests.trainers.betting import OPEN, counted
+from trainers import gates
 from trainers.bounds import Bounds, Finding, Verdict, as_json, verdict
 from trainers.gates import Evidence, better, holds, judge
 from trainers.guards import ClassCount, Latency, Smoke
@@ -227,3 +228,10 @@ def test_bounds_come_from_plain_values() -> None:
 def test_bounds_that_make_no_sense_are_refused_by_name(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} is {value}"):
         replace(BOUNDS, **{name: value})  # type: ignore[arg-type]  # any field, on purpose
+
+
+def test_the_least_evidence_there_can_be_foretells_no_number_of_labels() -> None:
+    """A gain of rounding alone once made the wait infinite, and infinity no number to write."""
+    numbers = {"log_e": 5e-324, "log_e_needed": 3.0, "labels": 100}
+    assert gates._more(numbers) == "nothing speaks for it yet"
+    assert gates._more(numbers | {"log_e": 1.0}) == "about 200 labels more at this rate"
