@@ -1,29 +1,34 @@
-"""A panel beside a family's class rows: they, and a generative head, each at several temperatures.
+"""A panel beside a family's class rows: they, and two generative heads, alone and in company.
 
-Class rows learn what divides the classes of a window and are pushed off those it does not hold; a
-generative head on features that never move (the frozen encoder's) keeps every class exactly, and knows
-less. Two opinion pools (`posterior.pool`), whose weights earlier windows' forecasts have earned, make one
-forecast of both:
+Class rows learn what divides the classes of a window and are pushed off those it does not hold. Heads that
+generate what the *frozen* model makes of a text keep every class exactly, whatever comes in between: a
+Gaussian of each class over the model's views of the text (`posterior.generative`), and frequencies of each
+class over its pieces (`posterior.dictionary`). Two opinion pools (`posterior.pool`), whose weights earlier
+windows' forecasts have earned, make one forecast of all:
 
     p(new | x) = sum_j w_j pi_j(x)                 a constant, or the odds of a class unseen at x
-    p(k | x)   = (1 - p(new | x)) sum_h w_h p_h(k | x)       rows^(1/T), or p(x | k)^(1/T)
+    p(k | x)   = (1 - p(new | x)) sum_h w_h p_h(k | x)
+    p_h(k | x) ~ rows_k(x)^r  p(views of x | k)^(f/d)  p(pieces of x | k)^s         (r, f, s) of expert h
 
-so that ratios between known classes do not depend on how likely a new one is. A generative head of d
-features counts as if they were independent, which they are not: its temperatures are in units of d, and
-its classes are as likely as each other, for which queue is busy changes faster than what belongs in it.
+so that ratios between known classes do not depend on how likely a new one is. A product knows more than
+either of its factors where these err apart, and is surer; the pool finds out how sure is right. Exponents
+below 1, because features are far from independent, and so are pieces. Generative heads hold classes for as
+likely as each other: which queue is busy changes faster than what belongs in it, and rows know the share of
+late.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from posterior import generative, moments
+from posterior import dictionary, generative, moments
+from posterior.dictionary import Dictionary
 from posterior.family import Tensors
 from posterior.generative import Belief
 from posterior.moments import Moments
@@ -33,8 +38,27 @@ from posterior.predict import entropy
 NEW: Final = ""  # the name of "a class nobody has seen" in a forecast; no label is empty
 UNSEEN: Final = -1  # the truth of an event whose class was not known when it was foretold
 
-ROWS: Final = (1.0, 1.5, 2.0, 3.0)  # temperatures of the class rows
-DENSITIES: Final = (192.0, 96.0, 64.0, 38.4)  # features that count as one; the temperature is d over it
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expert:
+    """Exponents of a product: of the rows, of the views (so many of d features count), of the pieces."""
+
+    rows: float = 0.0
+    views: float = 0.0
+    pieces: float = 0.0
+
+
+ROWS: Final = tuple(Expert(rows=1 / t) for t in (1.0, 1.5, 2.0, 3.0))
+ALONE: Final = (
+    *(Expert(views=f) for f in (24.0, 48.0, 96.0)),
+    *(Expert(pieces=s) for s in (0.025, 0.05, 0.1)),
+)
+_SURENESS: Final = (0.25, 0.5, 1.0, 2.0)
+TOGETHER: Final = (
+    *(Expert(views=48.0 * c, pieces=0.05 * c) for c in _SURENESS),
+    *(Expert(views=48.0 * c, pieces=0.05 * c, rows=0.25 * c) for c in _SURENESS),
+)
+EXPERTS: Final = (*ROWS, *ALONE, *TOGETHER)
 CONSTANTS: Final = (0.001, 0.01, 0.1)  # pi_new, whatever the features say
 ODDS: Final = tuple((pi, features) for pi in (0.01, 0.1) for features in (128.0, 64.0, 38.4))
 WORTH: Final = 20.0  # events that the pools' weights of before count for
@@ -47,29 +71,56 @@ _SURE: Final = 1e-4  # no expert's pi_new is nearer to 0 or 1
 
 @dataclass(frozen=True)
 class Panel:
-    """State that a chain hands on, float64.
+    """State that a chain hands on.
 
-    generative: `Moments` by field, and `centre` (d,), where classes are before they are seen · pool:
-    `classes` (H,), `novelty` (J,), weights of the experts.
+    generative: `Moments` by field, float64, the scatter as its lower triangle row by row, and `centre`
+    (views, features of one), where classes are before they are seen · words: `counts` (K, V), int32 ·
+    pool: `classes` (H,), `novelty` (J,), weights of the experts, float64.
     """
 
     generative: Tensors
+    words: Tensors
     pool: Tensors
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
-    """What the generative head makes of n texts of `d` features.
+class Sight:
+    """What the frozen model makes of n texts: views (n, views, features), different pieces of V of each."""
 
-    log densities under the known classes (n, K), and under a fresh one (n,).
+    views: Tensor
+    pieces: Sequence[Tensor]
+    vocabulary: int
+
+    def of(self, chosen: Sequence[int]) -> Sight:
+        """Return some of the texts."""
+        return Sight(self.views[list(chosen)], [self.pieces[i] for i in chosen], self.vocabulary)
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The generative heads, ready to be asked: of all views, of the last alone, of pieces."""
+
+    views: Belief
+    last: Belief
+    pieces: Dictionary
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What the generative heads make of n texts: log densities under the known classes, (n, K) each.
+
+    `views` of `d` features, `last` of `own`; `fresh` (n,) is what the last view is like in a class unseen.
     """
 
-    densities: Tensor
+    views: Tensor
+    pieces: Tensor
+    last: Tensor
     fresh: Tensor
     d: int
+    own: int
 
 
-FIELDS: Final = ("generative", "pool")
+FIELDS: Final = ("generative", "words", "pool")
 
 
 def restore(tensors: Tensors) -> tuple[Panel | None, dict[str, Tensor]]:
@@ -82,41 +133,63 @@ def restore(tensors: Tensors) -> tuple[Panel | None, dict[str, Tensor]]:
             parts[field][slot] = tensor
         else:
             rest[name] = tensor
+    if parts["generative"] and not parts["words"]:
+        msg = (
+            "this snapshot's panel has no counts of pieces, as panels had at first: derive the chain again "
+            "with `priorflow replay --into NEW`, or start a new one"
+        )
+        raise ValueError(msg)
     return (Panel(**parts) if parts["generative"] else None), rest
 
 
-def founded(features: Tensor) -> Panel:
-    """Return the panel before it has learned: it knows where features lie, (n, d), and no class."""
-    centre = features.double().mean(dim=0)
-    nothing = moments.nothing(len(centre))
-    pool = {"classes": even(len(ROWS) + len(DENSITIES)), "novelty": even(len(CONSTANTS) + len(ODDS))}
-    return Panel(generative=_named(nothing) | {"centre": centre}, pool=pool)
+def founded(sight: Sight) -> Panel:
+    """Return the panel before it has learned: it knows where views lie, and no class."""
+    centre = sight.views.double().mean(dim=0)
+    pool = {"classes": even(len(EXPERTS)), "novelty": even(len(CONSTANTS) + len(ODDS))}
+    held = _named(moments.nothing(centre.numel())) | {"centre": centre}
+    return Panel(generative=held, words={"counts": dictionary.nothing(sight.vocabulary)}, pool=pool)
 
 
-def believed(panel: Panel) -> Belief:
-    """Return the generative head's posterior."""
-    centre = panel.generative["centre"]
-    base = generative.base(
-        centre,
-        torch.full_like(centre, VARIANCE),
-        worth=CLASS_WORTH,
-        freedom=2.0 + len(centre),
+def believed(panel: Panel) -> Heads:
+    """Return the generative heads' posteriors.
+
+    What the last view alone looks like is part of what was seen of all: its columns, and their scatter.
+    """
+    evidence, centre = _moments(panel), panel.generative["centre"]
+    own = centre.shape[-1]
+    last = replace(evidence, mean=evidence.mean[:, -own:], scatter=evidence.scatter[-own:, -own:])
+    return Heads(
+        views=_believed(evidence, centre.flatten()),
+        last=_believed(last, centre[-1]),
+        pieces=dictionary.ready(panel.words["counts"]),
     )
-    return generative.believe(base, _moments(panel))
 
 
-def glance(belief: Belief, features: Tensor) -> Glance:
-    """Return what the generative head makes of features (n, d)."""
-    densities, fresh = generative.log_densities(belief, features), generative.log_fresh(belief, features)
-    return Glance(densities, fresh, len(belief.root))
+def _believed(evidence: Moments, centre: Tensor) -> Belief:
+    variance = torch.full_like(centre, VARIANCE)
+    base = generative.base(centre, variance, worth=CLASS_WORTH, freedom=2.0 + len(centre))
+    return generative.believe(base, evidence)
 
 
-def foretold(panel: Panel, rows: Tensor, features: Tensor) -> Tensor:
+def glance(heads: Heads, sight: Sight) -> Glance:
+    """Return what the generative heads make of texts."""
+    last = sight.views[:, -1]
+    return Glance(
+        views=generative.log_densities(heads.views, sight.views.flatten(1)),
+        pieces=dictionary.log_densities(heads.pieces, sight.pieces),
+        last=generative.log_densities(heads.last, last),
+        fresh=generative.log_fresh(heads.last, last),
+        d=len(heads.views.root),
+        own=last.shape[1],
+    )
+
+
+def foretold(panel: Panel, rows: Tensor, sight: Sight) -> Tensor:
     """Return log p of the known classes and of a new one, (n, K + 1), the new one last.
 
-    `rows` (n, K) is what the class rows say, log-probabilities; `features` (n, d) are the frozen ones.
+    `rows` (n, K) is what the class rows say, log-probabilities.
     """
-    return told(panel, rows, glance(believed(panel), features))
+    return told(panel, rows, glance(believed(panel), sight))
 
 
 def told(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
@@ -140,34 +213,37 @@ def dispute(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
     return (of_new * entropy(new)).sum(dim=0) + old * (of_known * entropy(known)).sum(dim=0)
 
 
-def heard(panel: Panel, rows: Tensor, features: Tensor, truth: Tensor) -> Panel:
-    """Return the panel with its pools' weights after these events, before it learns their features.
+def heard(panel: Panel, rows: Tensor, sight: Sight, truth: Tensor) -> Panel:
+    """Return the panel with its pools' weights after these events, before it learns their texts.
 
     `truth` (n,) names classes known to the panel, or is `UNSEEN`.
     """
-    belief, old = believed(panel), truth != UNSEEN
+    seen, old = glance(believed(panel), sight), truth != UNSEEN
     said = {
-        "classes": _of(_classes(rows[old], glance(belief, features[old])), truth[old]),
-        "novelty": _of(_novelty(glance(belief, features)), (~old).long()),
+        "classes": _of(_classes(rows, seen)[:, old], truth[old]),
+        "novelty": _of(_novelty(seen), (~old).long()),
     }
     weights = {name: reweighted(panel.pool[name], said[name], worth=WORTH) for name in said}
     return replace(panel, pool=weights)
 
 
-def learned(panel: Panel, features: Tensor, labels: Tensor, *, classes: int) -> Panel:
-    """Return the panel with the evidence of features (n, d) under labels (n,) counted in.
+def learned(panel: Panel, sight: Sight, labels: Tensor, *, classes: int) -> Panel:
+    """Return the panel with the evidence of texts under labels (n,) counted in.
 
     It has a row for each of `classes`; one without evidence is where the base has it.
     """
-    after = moments.combine(_moments(panel), moments.moments(features, labels))
+    after = moments.combine(_moments(panel), moments.moments(sight.views.flatten(1), labels))
     after = moments.grow(after, max(classes, len(after.count)))
-    return replace(panel, generative=_named(after) | {"centre": panel.generative["centre"]})
+    counts = dictionary.counted(panel.words["counts"], sight.pieces, labels, classes=len(after.count))
+    held = _named(after) | {"centre": panel.generative["centre"]}
+    return replace(panel, generative=held, words={"counts": counts})
 
 
 def _classes(rows: Tensor, seen: Glance) -> Tensor:
     """Return log p_h(k | x) of every expert on the known classes, (H, n, K)."""
-    densities = seen.densities.expand(len(rows), -1)
-    said = [rows.double() / t for t in ROWS] + [densities * (share / seen.d) for share in DENSITIES]
+    rows = rows.double()
+    views, pieces = (part.expand(len(rows), -1) for part in (seen.views / seen.d, seen.pieces))
+    said = [rows * e.rows + views * e.views + pieces * e.pieces for e in EXPERTS]
     return torch.log_softmax(torch.stack(said), dim=-1)
 
 
@@ -176,8 +252,8 @@ def _novelty(seen: Glance) -> Tensor:
     count = len(seen.fresh)
     said = [torch.full((count,), math.log(pi / (1 - pi)), dtype=torch.float64) for pi in CONSTANTS]
     for pi, share in ODDS:
-        t = share / seen.d
-        rival = torch.logsumexp(seen.densities * t, dim=-1) - math.log(seen.densities.shape[1])
+        t = share / seen.own
+        rival = torch.logsumexp(seen.last * t, dim=-1) - math.log(seen.last.shape[1])
         said.append(math.log(pi / (1 - pi)) + seen.fresh * t - rival)
     bound = math.log((1 - _SURE) / _SURE)
     odds = torch.stack(said).clamp(-bound, bound)
@@ -190,9 +266,17 @@ def _of(log_p: Tensor, truth: Tensor) -> Tensor:
 
 
 def _named(evidence: Moments) -> dict[str, Tensor]:
-    return {name: getattr(evidence, name) for name in Moments.__dataclass_fields__}
+    """Return moments by name, half of the scatter left out: it is symmetric."""
+    named = {name: getattr(evidence, name) for name in Moments.__dataclass_fields__}
+    rows, columns = torch.tril_indices(*evidence.scatter.shape)
+    return named | {"scatter": evidence.scatter[rows, columns]}
 
 
 def _moments(panel: Panel) -> Moments:
     held: Mapping[str, Tensor] = panel.generative
-    return Moments(**{name: held[name] for name in Moments.__dataclass_fields__})
+    d = held["centre"].numel()
+    rows, columns = torch.tril_indices(d, d)
+    scatter = held["scatter"].new_zeros(d, d)
+    scatter[rows, columns] = scatter[columns, rows] = held["scatter"]
+    parts = {name: held[name] for name in Moments.__dataclass_fields__}
+    return Moments(**(parts | {"scatter": scatter}))

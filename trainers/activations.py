@@ -1,15 +1,26 @@
-"""What the frozen model makes of texts, kept: the activations of its prefix, and its features."""
+"""What the frozen model makes of texts, kept: the activations of its prefix, and what a panel is shown."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import final
 
 import torch
 from torch import Tensor
 
+from posterior.panel import Sight
 from trainers.model import AdaptedModel
+
+
+@dataclass(slots=True)
+class _Text:
+    """One text: its activation, the views on the way there; all views and pieces once they are asked for."""
+
+    activation: Tensor
+    passed: list[Tensor]
+    shown: tuple[Tensor, Tensor] | None = None
 
 
 @final
@@ -22,32 +33,34 @@ class Activations:
     def __init__(self, model: AdaptedModel, *, limit_bytes: int = 512 << 20) -> None:
         """Start empty."""
         self._model, self._limit = model, limit_bytes
-        self._held: OrderedDict[str, Tensor] = OrderedDict()
-        self._features: dict[str, Tensor] = {}
+        self._held: OrderedDict[str, _Text] = OrderedDict()
         self._bytes = 0
 
     def of(self, texts: Sequence[str]) -> list[Tensor]:
         """Return the activations of texts, computing those not held."""
-        return [self._one(text) for text in texts]
+        return [self._one(text).activation for text in texts]
 
-    def frozen(self, texts: Sequence[str]) -> Tensor:
-        """Return the features of texts where nothing is adapted, (n, d)."""
-        return torch.stack([self._frozen(text) for text in texts])
+    def sight(self, texts: Sequence[str]) -> Sight:
+        """Return what there is to see of texts where nothing is adapted."""
+        views, pieces = zip(*(self._shown(text) for text in texts), strict=True)
+        return Sight(torch.stack(views), pieces, self._model.vocabulary)
 
-    def _frozen(self, text: str) -> Tensor:
-        activation = self._one(text)  # first: it may put this text's features out
-        if text not in self._features:
-            self._features[text] = self._model.frozen(activation)
-        return self._features[text]
+    def _shown(self, text: str) -> tuple[Tensor, Tensor]:
+        held = self._one(text)
+        if held.shown is None:
+            held.shown = self._model.views(held.activation, held.passed), self._model.pieces(text)
+        return held.shown
 
-    def _one(self, text: str) -> Tensor:
+    def _one(self, text: str) -> _Text:
         if text in self._held:
             self._held.move_to_end(text)
             return self._held[text]
-        made = self._held[text] = self._model.activate(text)
-        self._bytes += made.numel() * made.element_size()
+        made = self._held[text] = _Text(*self._model.enter(text))
+        self._bytes += _size(made)
         while self._bytes > self._limit and len(self._held) > 1:
-            old, gone = self._held.popitem(last=False)
-            self._features.pop(old, None)
-            self._bytes -= gone.numel() * gone.element_size()
+            self._bytes -= _size(self._held.popitem(last=False)[1])
         return made
+
+
+def _size(text: _Text) -> int:
+    return text.activation.numel() * text.activation.element_size()

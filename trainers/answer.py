@@ -79,7 +79,7 @@ class Answerer:
         beside, own = panel.restore(tensors)
         self._model, self._activations, self._labels = model, activations, tuple(labels)
         self._family, self._state = family, family.restore(own)
-        self._panel, self._belief = beside, None if beside is None else panel.believed(beside)
+        self._panel, self._heads = beside, None if beside is None else panel.believed(beside)
         self._seed, self._draws, self._pi_new = key(chain_seed, window), draws, pi_new
         self._drawn: dict[str, Draw] = {}
 
@@ -127,8 +127,8 @@ class Answerer:
         return mixture(each), each.exp(), float(entropy(each).mean())
 
     def _paneled(self, beside: Panel, text: str, said: Tensor) -> tuple[Tensor, Tensor, float]:
-        assert self._belief is not None
-        seen = panel.glance(self._belief, self._activations.frozen([text]))
+        assert self._heads is not None
+        seen = panel.glance(self._heads, self._activations.sight([text]))
         log_p = panel.told(beside, mixture(said).unsqueeze(0), seen)[0]
         each = panel.told(beside, said, seen).exp()
         return log_p, each, float(panel.dispute(beside, said, seen).mean())

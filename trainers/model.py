@@ -48,6 +48,7 @@ HEAD = "head"
 PEFT_WEIGHTS: Final = "adapter_model.safetensors"
 _PEFT_KINDS: Final = {"down": "lora_A", "up": "lora_B"}
 _PACKAGE = "package:"
+MOST_PIECES: Final = 512  # of a text, told to a head that counts them; the model itself reads `max_tokens`
 _PREFIXED: Final = "priorflow_prefixed"  # transformers' scaled dot-product attention, taking a prefix
 
 
@@ -116,6 +117,8 @@ class AdaptedModel:
         stack, first = cut.locate(model, [site.name for site in self.sites])
         self._out = None if spec.objective == "classes" else unembedding(whole, stack, missing)
         self._bottom, self._top = model, cut.above(model, stack, first)
+        self._passing: list[Tensor] | None = None
+        self._view_at(stack, first)
         cut.layers_of(model, stack)[first].register_forward_pre_hook(cut.stop_at_input, with_kwargs=True)
         self._hidden: Tensor | None = None
         self._draw: Draw = {}
@@ -126,6 +129,18 @@ class AdaptedModel:
             site.attach(lambda name: self._top.get_submodule(cut.renumber(name, stack, first)), self._drawn)
         self._asked: list[int] = self._tokenizer(spec.ask, add_special_tokens=False)["input_ids"]
         self._warm = self._warm_start()
+
+    def _view_at(self, stack: str, first: int) -> None:
+        """Look at what enters the first layer and the middle one, before the prefix is stopped there."""
+        whole, top = cut.layers_of(self._bottom, stack), cut.layers_of(self._top, stack)
+        for place in (0, len(whole) // 2):
+            layer = whole[place] if place <= first else top[place - first]
+            layer.register_forward_pre_hook(self._look, with_kwargs=True)
+
+    def _look(self, _: nn.Module, args: Any, kwargs: Any) -> None:
+        if self._passing is not None:
+            hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+            self._passing.append(self._unit(hidden.float().mean(dim=1))[0])
 
     def _drawn(self) -> Draw:
         return self._draw
@@ -180,21 +195,51 @@ class AdaptedModel:
         ids = self._tokenizer(text, truncation=True, max_length=most)["input_ids"]
         return torch.tensor([*ids, *ask] or [self._tokenizer.eos_token_id or 0])  # nothing is a text too
 
-    @torch.no_grad()
+    @property
+    def vocabulary(self) -> int:
+        """How many pieces there are."""
+        return max(len(self._tokenizer), int(self._bottom.config.vocab_size))
+
+    def pieces(self, text: str) -> Tensor:
+        """Return the ids of the different pieces of a text, sorted."""
+        ids = self._tokenizer(text, add_special_tokens=False, truncation=True, max_length=MOST_PIECES)
+        return torch.tensor(sorted(set(ids["input_ids"])), dtype=torch.int64)
+
     def activate(self, text: str) -> Tensor:
         """Return the prefix's activation of one text, (tokens, d): a function of the text alone."""
+        return self.enter(text)[0]
+
+    @torch.no_grad()
+    def enter(self, text: str) -> tuple[Tensor, list[Tensor]]:
+        """Return the prefix's activation of one text and the views of it on the way, (d,) each."""
         ids = self.tokens(text).unsqueeze(0)
         try:
-            self._bottom(input_ids=ids, attention_mask=torch.ones_like(ids))
+            with self._looking() as passed:
+                self._bottom(input_ids=ids, attention_mask=torch.ones_like(ids))
         except cut.Stop as reached:
-            return reached.hidden[0].clone()
+            return reached.hidden[0].clone(), passed
         msg = "the model ended before the first adapted layer was reached"
         raise NoSuchSite(msg)
 
     @torch.no_grad()
-    def frozen(self, activation: Tensor) -> Tensor:
-        """Return the features of one text's activation where nothing is adapted, (d,): the text's alone."""
-        return self._features(*self.hidden([activation], {}))[0].clone()
+    def views(self, activation: Tensor, passed: Sequence[Tensor]) -> Tensor:
+        """Return what the model makes of one text where nothing is adapted, (3, d): the text's alone.
+
+        What enters the first layer and the middle one, its mean over tokens at unit mean square, and the
+        features that the last one leads to. `passed` is what `enter` saw.
+        """
+        with self._looking() as above:
+            features = self._features(*self.hidden([activation], {}))[0]
+        return torch.stack([*passed, *above, features]).clone()
+
+    @contextmanager
+    def _looking(self) -> Iterator[list[Tensor]]:
+        passed: list[Tensor] = []
+        self._passing = passed
+        try:
+            yield passed
+        finally:
+            self._passing = None
 
     def hidden(self, activations: Sequence[Tensor], draw: Draw) -> tuple[Tensor, Tensor]:
         """Run the top over a batch of activations; returns last states (batch, tokens, d) and the mask."""
@@ -214,6 +259,9 @@ class AdaptedModel:
         if self.spec.objective == "answer":
             return self.out.features(cut.pooled(hidden, mask, "last"))
         pooled = cut.pooled(hidden, mask, self.spec.pooling)
+        return self._unit(pooled)
+
+    def _unit(self, pooled: Tensor) -> Tensor:
         unit: Tensor = nn.functional.normalize(pooled, dim=-1) * self.dim**0.5
         return unit
 

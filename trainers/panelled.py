@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from posterior import panel
-from posterior.panel import Panel
+from posterior.panel import Panel, Sight
 from trainers.evaluate import Sampler, log_predictive
 from trainers.question import Example, WhichClass
 from trainers.update import Likelihood, spread_over
@@ -36,7 +36,7 @@ class Panelled:
         if self.panel is None:
             return self.rows.foretell(texts, tasks, draws)
         said = self._said(texts, tasks, draws)
-        return panel.foretold(self.panel, said, self.rows.activations.frozen(texts)).exp()
+        return panel.foretold(self.panel, said, self.rows.activations.sight(texts)).exp()
 
     def judged(self, members: Sequence[Example], labels: Sequence[str]) -> Mapping[int, int]:
         """Return what the rows are judged on."""
@@ -69,17 +69,17 @@ class Panelled:
 
         `before` are the classes that the parent knew.
         """
-        features = self.rows.activations.frozen([text for text, _ in members])
-        state = panel.founded(features) if self.panel is None else self.panel
+        sight = self.rows.activations.sight([text for text, _ in members])
+        state = panel.founded(sight) if self.panel is None else self.panel
         if self.panel is not None and before:
-            state = self._heard(state, features, members, tasks, draws, before)
+            state = self._heard(state, sight, members, tasks, draws, before)
         truth = torch.tensor([labels.index(label) for _, label in members])
-        return panel.learned(state, features, truth, classes=len(labels))
+        return panel.learned(state, sight, truth, classes=len(labels))
 
     def _heard(
         self,
         state: Panel,
-        features: Tensor,
+        sight: Sight,
         members: Sequence[Example],
         tasks: Sequence[str],
         draws: Sequence[Sampler],
@@ -89,7 +89,7 @@ class Panelled:
         said = self._said([members[i][0] for i in chosen], [tasks[i] for i in chosen], draws)
         known = {label: row for row, label in enumerate(before)}
         truth = torch.tensor([known.get(members[i][1], panel.UNSEEN) for i in chosen])
-        return panel.heard(state, said, features[chosen], truth)
+        return panel.heard(state, said, sight.of(chosen), truth)
 
     def _said(self, texts: Sequence[str], tasks: Sequence[str], draws: Sequence[Sampler]) -> Tensor:
         return log_predictive(self.rows.model, self.rows.activations.of(texts), tasks, draws)

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from posterior import panel
+from posterior import dictionary, generative, moments, panel
 from posterior.family import tensors_of
-from posterior.panel import Panel
+from posterior.panel import EXPERTS, Panel, Sight
 from posterior.predict import entropy
 from posterior.tensors import from_bytes, to_bytes
 
 D = 12
+V = 40
 
 
-def events(count: int, classes: int, seed: int, *, first: int = 0) -> tuple[Tensor, Tensor]:
-    """Return features around class centres two deviations apart, and their labels."""
+def events(count: int, classes: int, seed: int, *, first: int = 0) -> tuple[Sight, Tensor]:
+    """Return views around class centres two deviations apart, pieces that lean to the class, and labels."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(first, classes, (count,), generator=generator)
     centres = torch.eye(D) * 2
-    return centres[labels] + 0.7 * torch.randn(count, D, generator=generator), labels
+    views = centres[labels].unsqueeze(1) + 0.7 * torch.randn(count, 2, D, generator=generator)
+    drawn = torch.randint(0, V, (count, 6), generator=generator)
+    pieces = [torch.tensor(sorted({int(y), *row.tolist()})) for y, row in zip(labels, drawn, strict=True)]
+    return Sight(views, pieces, V), labels
+
+
+def both(a: Sight, b: Sight) -> Sight:
+    return Sight(torch.cat([a.views, b.views]), [*a.pieces, *b.pieces], V)
 
 
 def taught(classes: int = 3, seed: int = 0) -> Panel:
@@ -54,7 +64,7 @@ def test_a_new_class_takes_from_all_alike() -> None:
     state, (features, _) = taught(), events(7, 3, 5)
     loud = torch.zeros_like(state.pool["novelty"])
     loud[0] = 1.0
-    other = Panel(generative=state.generative, pool=dict(state.pool) | {"novelty": loud})
+    other = replace(state, pool=dict(state.pool) | {"novelty": loud})
     one, two = (panel.foretold(p, rows(7, 3, 1), features)[:, :3] for p in (state, other))
     assert torch.allclose(torch.log_softmax(one, dim=1), torch.log_softmax(two, dim=1))
     assert not torch.allclose(one, two)
@@ -68,13 +78,56 @@ def test_what_no_class_explains_is_likelier_new() -> None:
     assert float(odd[:, -1].exp().mean()) > 2 * float(said[:, -1].exp().mean())
 
 
+def weight(state: Panel, factor: str) -> float:
+    """Return the weight of the experts who go by one factor alone."""
+    others = {"rows", "views", "pieces"} - {factor}
+    alone = [not any(getattr(e, other) for other in others) for e in EXPERTS]
+    return float(state.pool["classes"][torch.tensor(alone)].sum())
+
+
+@pytest.mark.parametrize("factor", ["views", "pieces"])
+def test_a_head_alone_is_bayes_rule_of_its_densities(factor: str) -> None:
+    """Its share of densities worked out without the panel, classes being as likely as each other."""
+    (sight, labels), (asked, _) = events(90, 3, 20), events(8, 3, 21)
+    state = panel.learned(panel.founded(sight), sight, labels, classes=3)
+    heads, at = panel.believed(state), next(i for i, e in enumerate(EXPERTS) if getattr(e, factor))
+    if factor == "views":
+        base = generative.base(
+            sight.views.double().mean(dim=0).flatten(),
+            torch.full((2 * D,), panel.VARIANCE),
+            worth=panel.CLASS_WORTH,
+            freedom=2.0 + 2 * D,
+        )
+        belief = generative.believe(base, moments.moments(sight.views.flatten(1), labels))
+        said = generative.log_densities(belief, asked.views.flatten(1)) / (2 * D)
+    else:
+        said = dictionary.log_densities(heads.pieces, asked.pieces)
+    alone = torch.zeros_like(state.pool["classes"])
+    alone[at] = 1.0
+    only = replace(state, pool=dict(state.pool) | {"classes": alone})
+    found = torch.log_softmax(panel.foretold(only, rows(8, 3, 1), asked)[:, :3], dim=1)
+    wanted = torch.log_softmax(said * getattr(EXPERTS[at], factor), dim=1)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_the_last_view_alone_is_a_head_on_that_view() -> None:
+    """What all views' moments say of the last is what counting the last alone would have said."""
+    sight, labels = events(60, 3, 22)
+    last = Sight(sight.views[:, -1:], sight.pieces, V)
+    of_all, of_last = (
+        panel.believed(panel.learned(panel.founded(s), s, labels, classes=3)) for s in (sight, last)
+    )
+    torch.testing.assert_close(of_all.last.mean, of_last.views.mean)
+    torch.testing.assert_close(of_all.last.root, of_last.views.root)
+
+
 def test_those_who_foretold_are_heard() -> None:
     state, (features, labels) = taught(), events(200, 3, 8)
-    after = panel.heard(state, clever(labels, 3), features, labels)
-    heard = float(after.pool["classes"][: len(panel.ROWS)].sum())
-    assert heard > 0.6  # it was a half
-    misled = panel.heard(state, clever((labels + 1) % 3, 3), features, labels)
-    assert float(misled.pool["classes"][: len(panel.ROWS)].sum()) < 0.1
+    other = (labels + 1) % 3  # what views and pieces speak against
+    after = panel.heard(state, clever(other, 3), features, other)
+    assert weight(after, "rows") > 0.8
+    misled = panel.heard(state, clever(other, 3), features, labels)
+    assert weight(misled, "rows") < 0.1
     assert after.generative is state.generative
 
 
@@ -91,6 +144,7 @@ def test_new_classes_are_expected_where_they_came() -> None:
 def test_a_class_the_window_lacks_keeps_its_row_bit_for_bit() -> None:
     state, (features, labels) = taught(), events(50, 3, 10, first=1)
     after = panel.learned(state, features, labels, classes=3)
+    assert torch.equal(after.words["counts"][0], state.words["counts"][0])
     for name in ("mean", "count", "seen"):
         assert torch.equal(after.generative[name][0], state.generative[name][0])
         assert not torch.equal(after.generative[name][1:], state.generative[name][1:])
@@ -99,13 +153,16 @@ def test_a_class_the_window_lacks_keeps_its_row_bit_for_bit() -> None:
 def test_windows_in_any_order_are_one_evidence() -> None:
     (a, la), (b, lb) = events(40, 3, 11), events(30, 4, 12)
     start = panel.founded(a)
-    one = panel.learned(panel.learned(start, a, la, classes=3), b, lb, classes=4).generative
-    two = panel.learned(panel.learned(start, b, lb, classes=4), a, la, classes=4).generative
-    both = panel.learned(start, torch.cat([a, b]), torch.cat([la, lb]), classes=4).generative
-    assert float(both["seen"].sum()) == float(one["count"].sum()) == 70
+    first = panel.learned(panel.learned(start, a, la, classes=3), b, lb, classes=4)
+    second = panel.learned(panel.learned(start, b, lb, classes=4), a, la, classes=4)
+    whole = panel.learned(start, both(a, b), torch.cat([la, lb]), classes=4)
+    assert torch.equal(first.words["counts"], second.words["counts"])
+    assert torch.equal(first.words["counts"], whole.words["counts"])
+    one, two, all_at_once = first.generative, second.generative, whole.generative
+    assert float(all_at_once["seen"].sum()) == float(one["count"].sum()) == 70
     for name in ("mean", "count", "scatter", "seen"):
         assert torch.allclose(one[name], two[name], atol=1e-9)
-        assert torch.allclose(one[name], both[name], atol=1e-9)
+        assert torch.allclose(one[name], all_at_once[name], atol=1e-9)
 
 
 def test_a_new_class_leaves_the_others_ratios_to_the_head() -> None:
@@ -129,11 +186,17 @@ def test_bytes_and_back() -> None:
     assert panel.restore(rest) == (None, rest)
 
 
+def test_a_panel_of_before_pieces_were_counted_is_told() -> None:
+    old = {k: v for k, v in tensors_of(taught()).items() if not k.startswith("words/")}
+    with pytest.raises(ValueError, match="replay --into"):
+        panel.restore(old)
+
+
 def test_a_single_input_is_told_as_in_a_crowd() -> None:
     state, (features, _) = taught(), events(30, 3, 14)
     whole = panel.foretold(state, rows(30, 3, 1), features)
-    for said, row, x in zip(whole, rows(30, 3, 1), features, strict=True):
-        assert torch.allclose(panel.foretold(state, row[None], x[None])[0], said, atol=1e-9)
+    for i, (said, row) in enumerate(zip(whole, rows(30, 3, 1), strict=True)):
+        assert torch.allclose(panel.foretold(state, row[None], features.of([i]))[0], said, atol=1e-9)
 
 
 def test_a_temperature_makes_rows_more_modest() -> None:
@@ -143,7 +206,7 @@ def test_a_temperature_makes_rows_more_modest() -> None:
     for expert in range(len(panel.ROWS)):
         alone = torch.zeros_like(state.pool["classes"])
         alone[expert] = 1.0
-        only = Panel(generative=state.generative, pool=dict(state.pool) | {"classes": alone})
+        only = replace(state, pool=dict(state.pool) | {"classes": alone})
         known = torch.log_softmax(panel.foretold(only, rows(20, 3, 1), features)[:, :3], dim=1)
         spread.append(float(entropy(known).mean()))
     assert spread == sorted(spread)

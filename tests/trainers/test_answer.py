@@ -12,7 +12,7 @@ import torch
 from posterior import panel
 from posterior.families import FAMILIES, make_family
 from posterior.family import Tensors
-from posterior.panel import NEW
+from posterior.panel import NEW, Sight
 from tests.trainers.orders import LEARN, TOPICS, order
 from trainers.activations import Activations
 from trainers.answer import Answer, Answerer, NothingLearned, as_forecast
@@ -107,10 +107,11 @@ def test_the_mean_alone_has_no_doubt_of_its_own(model: AdaptedModel) -> None:
 def test_experts_one_by_one_are_surer_than_together() -> None:
     """`dispute` against the sum over all pairs of experts, written out."""
     generator = torch.Generator().manual_seed(3)
-    features, labels = torch.randn(40, 6, generator=generator), torch.arange(40) % 3
-    state = panel.learned(panel.founded(features), features, labels, classes=3)
+    views, labels = torch.randn(40, 2, 6, generator=generator), torch.arange(40) % 3
+    sight = Sight(views, [torch.tensor([i % 7, 7 + i % 5]) for i in range(40)], 12)
+    state = panel.learned(panel.founded(sight), sight, labels, classes=3)
     rows = torch.log_softmax(torch.randn(5, 3, generator=generator).double(), dim=-1)
-    seen = panel.glance(panel.believed(state), features[:5])
+    seen = panel.glance(panel.believed(state), sight.of(range(5)))
     known, new = panel._classes(rows, seen).exp(), panel._novelty(seen).exp()
     wanted = torch.zeros(5, dtype=torch.float64)
     for w, p in zip(state.pool["classes"], known, strict=True):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import AutoModel
 
 from posterior import panel
 from posterior.family import Tensors
@@ -16,7 +17,7 @@ from tests.trainers.conftest import SPEC
 from tests.trainers.orders import LEARN, TOPICS, order
 from trainers import panelled
 from trainers.activations import Activations
-from trainers.model import AdaptedModel
+from trainers.model import AdaptedModel, encoder_folder
 from trainers.window import FamilySpec, Local, Outcome, root
 
 BLOB = FamilySpec(name="blob", options={"sd_head": 0.1})
@@ -88,22 +89,46 @@ def test_a_chain_that_had_none_may_get_one(model: AdaptedModel, start: Tensors) 
     assert Local(model).carry_out(next_one).columns == (*sorted(TOPICS), NEW)
 
 
-def test_frozen_features_are_a_text_s_own() -> None:
+def test_what_is_seen_of_a_text_is_its_own() -> None:
     """Whatever else is adapted, and in whatever company it is asked about; also where a prefix could be."""
     parts = replace(SPEC, parts=("lora", "adapter", "prefix"), prefix_length=3, adapter_size=5)
     adapted, plain = AdaptedModel(parts), AdaptedModel(SPEC)
     texts = ["the meeting is on thursday", "cheap", "a b c d e"]
-    one, many = Activations(adapted), Activations(plain).frozen(texts)
-    assert torch.equal(one.frozen(texts[1:2])[0], many[1])
-    assert torch.equal(one.frozen(texts), many)
+    one, many = Activations(adapted), Activations(plain).sight(texts)
+    alone = one.sight(texts[1:2])
+    assert torch.equal(alone.views[0], many.views[1])
+    assert torch.equal(alone.pieces[0], many.pieces[1])
+    assert torch.equal(one.sight(texts).views, many.views)
 
 
-def test_features_are_let_go_with_their_activation(model: AdaptedModel) -> None:
+@pytest.mark.parametrize("layer", [0, 1])
+def test_views_are_of_the_frozen_model_wherever_it_is_cut(layer: int) -> None:
+    """Against transformers' own hidden states: what enters the first and the middle layer, and the last's."""
+    model = AdaptedModel(replace(SPEC, sites=rf"layer\.{layer}\.attention\.self\.(query|value)$"))
+    whole = AutoModel.from_pretrained(encoder_folder(SPEC)).eval()
+    text = "the meeting is on thursday"
+    with torch.no_grad():
+        states = whole(input_ids=model.tokens(text)[None], output_hidden_states=True).hidden_states
+    middle = (len(states) - 1) // 2
+    means = [states[at].mean(dim=1)[0] for at in (0, middle, -1)]
+    wanted = torch.stack([mean / mean.norm() * model.dim**0.5 for mean in means])
+    torch.testing.assert_close(Activations(model).sight([text]).views[0], wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_a_piece_is_told_once_and_beyond_what_the_model_reads(model: AdaptedModel) -> None:
+    short = replace(SPEC, max_tokens=4)
+    text = "a b c d e a b c d e"
+    assert torch.equal(AdaptedModel(short).pieces(text), model.pieces(text))
+    assert len(model.pieces(text)) == 5
+    assert model.pieces("").tolist() == []
+
+
+def test_what_was_seen_is_let_go_with_the_activation(model: AdaptedModel) -> None:
     texts = [f"number {i}" for i in range(6)]
     kept = Activations(model, limit_bytes=1)
-    again = kept.frozen(texts)
-    assert torch.equal(again, Activations(model).frozen(texts))
-    assert len(kept._features) == 1
+    again = kept.sight(texts)
+    assert torch.equal(again.views, Activations(model).sight(texts).views)
+    assert len(kept._held) == 1
 
 
 @pytest.mark.parametrize(("most", "heard"), [(256, range(24)), (5, (0, 4, 9, 14, 19)), (1, (0,))])
@@ -125,7 +150,7 @@ def test_pools_hear_what_the_parent_said_of_the_window(
     truth = torch.tensor([asked.labels_before.index(label) for label in labels])
     said = torch.tensor(rows, dtype=torch.float64).log()
     at = [*heard]
-    wanted = panel.heard(before, said[at], Activations(model).frozen(texts)[at], truth[at]).pool
+    wanted = panel.heard(before, said[at], Activations(model).sight(texts).of(at), truth[at]).pool
     told = Local(model).carry_out(replace(asked, learn=replace(mean, panel=True)))
     after = panel.restore(told.tensors)[0]
     assert after is not None

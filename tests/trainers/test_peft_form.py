@@ -102,7 +102,7 @@ def base() -> Any:
 @pytest.fixture(scope="module")
 def bare(model: AdaptedModel) -> Tensor:
     """Return the features where nothing is adapted, (texts, d)."""
-    return torch.stack([model.frozen(model.activate(text)) for text in TEXTS])
+    return torch.stack([model.views(*model.enter(text))[-1] for text in TEXTS])
 
 
 class Learned:
