@@ -231,6 +231,11 @@ class SqlLedger:
         with self._write() as connection:
             writes.mark_failed(connection, sha, target, error)
 
+    def posted(self, sha: str, target: str) -> OutboxRow | None:
+        """Return the outbox row of this name for `target`, published or not; None if there is none."""
+        with self._read() as connection:
+            return rows.outbox_row(connection, sha, target)
+
     def reference(self, sha: str, target: str) -> str | None:
         """Return what a snapshot is called in `target`, or None when not yet published."""
         one = select(outbox.c.reference).where(outbox.c.sha == sha, outbox.c.target == target)

@@ -150,6 +150,13 @@ def unpublished(connection: Connection, target: str, limit: int) -> Sequence[Out
     return [_outbox(row) for row in connection.execute(rows).mappings()]
 
 
+def outbox_row(connection: Connection, sha: str, target: str) -> OutboxRow | None:
+    """Return the outbox row of this name and target."""
+    one = select(outbox).where(outbox.c.sha == sha, outbox.c.target == target)
+    row = connection.execute(one).mappings().first()
+    return _outbox(row) if row else None
+
+
 def _outbox(row: RowMapping) -> OutboxRow:
     names = ("sha", "target", "attempts", "reference", "error")
     return OutboxRow(**{name: row[name] for name in names})

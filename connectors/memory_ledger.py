@@ -256,6 +256,10 @@ class MemoryLedger:
                 failed = replace(row, attempts=row.attempts + 1, error=error)
                 self._outbox[sha, target] = failed
 
+    def posted(self, sha: str, target: str) -> OutboxRow | None:
+        """Return the outbox row of this name for `target`, published or not; None if there is none."""
+        return self._outbox.get((sha, target))
+
     def reference(self, sha: str, target: str) -> str | None:
         """Return what a snapshot is called in `target`, or None when not yet published."""
         row = self._outbox.get((sha, target))

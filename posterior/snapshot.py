@@ -297,6 +297,10 @@ class Ledger(Protocol):
         """Count a failed attempt and keep its error."""
         ...
 
+    def posted(self, sha: str, target: str) -> OutboxRow | None:
+        """Return the outbox row of this name for `target`, published or not; None if there is none."""
+        ...
+
     def reference(self, sha: str, target: str) -> str | None:
         """Return what a snapshot is called in `target`, or None when not yet published."""
         ...

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, final
 
+from connectors.herald import Herald
 from connectors.outbox import Publisher
 from posterior.snapshot import Blobs, Decision, Ledger, Snapshot
 from priorflow.asking import Asker
@@ -91,6 +92,7 @@ class Attendance:
     console: Console
     publisher: Publisher | None
     gate: Gatekeeper | None
+    herald: Herald | None = None
     also: Watcher | None = None
 
     def __call__(self, what: str, **facts: Any) -> None:
@@ -107,16 +109,21 @@ class Attendance:
         if self.gate is None or not parts.ledger.history(rules.chain.name):
             return
         for decision in catch_up(self.gate, lambda a, b: members_again(parts, rules, a, b), now_ms):
-            tell_decision(self.console, decision)
+            self._decided(decision)
 
     def _committed(self, child: Snapshot, members: Sequence[Member]) -> None:
         tell_commit(self.console, child)
         if self.gate is not None and members:
             decision = self.gate.consider(child, members, at_ms=now_ms())
             if decision is not None:
-                tell_decision(self.console, decision)
+                self._decided(decision)
         if self.publisher is not None:
             self.publisher.wake()
+
+    def _decided(self, decision: Decision) -> None:
+        tell_decision(self.console, decision)
+        if self.herald is not None:
+            self.herald.wake()
 
 
 def tell_decision(console: Console, decision: Decision) -> None:

@@ -93,7 +93,8 @@ def history(
 def _bench(
     settings: Settings, chain: str | None, console: Console
 ) -> Iterator[tuple[Bench, Callable[[Decision], None]]]:
-    """Open the ledger, and have aliases follow what is decided."""
+    """Open the ledger, and have all that follows a decision follow it."""
+    from priorflow.carrying_out import carry_out
     from priorflow.deciding import Bench, whoever
     from priorflow.opening import reading, require_history
 
@@ -105,35 +106,9 @@ def _bench(
         )
 
         def tell(line: Decision) -> None:
-            _settled(settings, bench, console, line)
+            carry_out(settings, ledger, blobs, line, console)
 
         yield bench, tell
-
-
-def _settled(settings: Settings, bench: Bench, console: Console, line: Decision) -> None:
-    """Point the aliases at once, as far as the registry is there; a run repeats it in any case."""
-    from connectors.aliases import Aliases
-    from posterior.registry import RegistryError
-    from priorflow.flavour import publishing
-
-    done = {"promote": "promoted", "rollback": "rolled back to"}[line.action]
-    console.say(
-        f"{done} {line.snapshot[:12]}, line {line.seq} by {line.actor}",
-        event=line.action,
-        snapshot=line.snapshot,
-        line=line.seq,
-        hash=line.hash,
-    )
-    if not settings.mlflow.enabled:
-        return
-    versions = publishing(settings, bench.ledger)
-    aliases = Aliases(ledger=bench.ledger, blobs=bench.blobs, registry=versions, chain=bench.chain)
-    try:
-        found = aliases.settle(at_ms=bench.at_ms).aliases
-    except RegistryError as away:
-        console.warn(f"recorded; aliases follow once MLflow answers: {away}", event="not_publishing")
-        return
-    console.say(f"alias champion is version {found.get('champion')}", event="aliases", aliases=dict(found))
 
 
 COMMANDS: Final[Mapping[str, Callable[..., None]]] = {

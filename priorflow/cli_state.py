@@ -34,7 +34,8 @@ def status(
         if not history:
             at.console().say(f"chain {name} has no snapshot yet", event="status", chain=name)
             return
-        value = standing(ledger, name, history[-1], ends_if_reachable(settings))
+        told = settings.decisions.webhook is not None
+        value = standing(ledger, name, history[-1], ends_if_reachable(settings), webhook=told)
     at.console().show(value, event="status")
 
 

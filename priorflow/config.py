@@ -27,6 +27,7 @@ from priorflow.sections import (
     MlflowSettings,
     ModelSettings,
 )
+from priorflow.sections_decisions import DecisionSettings
 from priorflow.sections_gate import GateSettings
 from priorflow.sections_kafka import EMBEDDED, KafkaSettings
 from priorflow.sections_records import RecordSettings, WindowSettings
@@ -81,6 +82,7 @@ class Settings(BaseSettings):
     ledger: LedgerSettings = LedgerSettings()
     mlflow: MlflowSettings = MlflowSettings()
     gate: GateSettings = GateSettings()
+    decisions: DecisionSettings = DecisionSettings()
     serve: ServeSettings = ServeSettings()
 
     @property

@@ -20,6 +20,13 @@ def without_password(url: str) -> str:
     return urlunsplit(parts._replace(netloc=masked))
 
 
+def only_the_host(url: str) -> str:
+    """Return the address with all behind its host masked: of a webhook that is often the secret itself."""
+    parts = urlsplit(url)
+    bare = parts.path in {"", "/"} and not parts.query
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{'' if bare else f'/{MASK}'}"
+
+
 def without_passwords(text: str) -> str:
     """Return a text with the password of every address in it masked: clients quote what they call."""
     return _CREDENTIALS.sub(rf"\1:{MASK}@", text)

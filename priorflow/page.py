@@ -59,7 +59,8 @@ def look(settings: Settings, *, ask_kafka: bool = True) -> Look | None:
             number = ledger.reference(sha, MLFLOW)
             return None if number is None else int(number)
 
-        place = standing(ledger, name, history[-1], ends)
+        told = settings.decisions.webhook is not None
+        place = standing(ledger, name, history[-1], ends, webhook=told)
         shown = _newest(history)
         decided = verdicts(ledger.decisions(name)[-LISTED:], history, version_of)
         rows = window_rows(shown, version_of)
@@ -183,6 +184,8 @@ def troubles(found: Look | None, trouble: str | None) -> list[str]:
         return said or ["The chain has no snapshot yet; `priorflow run` makes the first."]
     if found.place["publish_error"]:
         said.append(f"MLflow takes no versions: {found.place['publish_error']}")
+    if found.place["tell_error"]:
+        said.append(f"{found.place['waiting_to_tell']} decisions wait: {found.place['tell_error']}")
     last = found.story.windows[-1] if found.story is not None else None
     if last is not None and last.drift:
         said.append(f"Window {last.index} drifted: {', '.join(last.alarms) or 'an alarm sounded'}.")

@@ -36,6 +36,7 @@ from priorflow.judging import scorer
 from priorflow.learning import differences, family_spec, learn_spec, learning_settings, model_spec
 from priorflow.opening import MLFLOW
 from priorflow.rules import codec_rules, intake_rules
+from priorflow.telling import ONCE_S, open_herald
 from priorflow.tenure import owned, stop_signals
 from stream.plan import Setaside
 from stream.record import RawRecord
@@ -203,10 +204,11 @@ def execute(
             with console.progress("starting the learner"):
                 updater = open_updater(settings)
             stack.callback(updater.close)
+        herald = open_herald(settings, ledger, console, stack)
         publisher = open_publisher(settings, ledger, blobs, console, stack)
         rules = replace(rules_of(settings, chain), until_end=until_end, max_windows=max_windows)
         gate = gatekeeper(settings, ledger, blobs, updater, rules)
-        attendance = Attendance(console=console, publisher=publisher, gate=gate, also=watch)
+        attendance = Attendance(console=console, publisher=publisher, gate=gate, herald=herald, also=watch)
         stop = stack.enter_context(stop_signals())
         parts = Parts(
             source=source,
@@ -234,6 +236,8 @@ def execute(
                 published = publisher.flush(60)
         if not published:
             console.warn("MLflow is behind; the next run publishes what is left", event="backlog")
+        if herald is not None and not herald.flush(ONCE_S):
+            console.warn("the webhook is behind; the next run tells what is left", event="backlog")
         return RunOutcome(head=head, published=published)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from connectors.decision_log import champion, previous
+from connectors.herald import heard
 from posterior.snapshot import Ledger, Snapshot
 from priorflow.masking import without_passwords
 from priorflow.opening import MLFLOW
@@ -16,12 +17,18 @@ _BACKLOG: Final = 1_000  # more than this is told as this many
 Ends = Mapping[tuple[str, int], int]  # (topic, partition) -> offset after the last record
 
 
-def standing(ledger: Ledger, chain: str, head: Snapshot, ends: Ends | None) -> dict[str, Any]:
-    """Return one chain's state as JSON values; lag is None where the log cannot be asked."""
+def standing(
+    ledger: Ledger, chain: str, head: Snapshot, ends: Ends | None, *, webhook: bool = False
+) -> dict[str, Any]:
+    """Return one chain's state as JSON values; lag is None where the log cannot be asked.
+
+    `webhook`: whether somebody is to hear of decisions; how far that receiver is stands in the ledger.
+    """
     found = ledger.snapshot(head.sha)
     plan = ledger.open_plan(chain)
     waiting = ledger.backlog(MLFLOW, limit=_BACKLOG)
     log = ledger.decisions(chain)
+    receiver = heard(ledger, chain) if webhook else None
     return {
         "chain": chain,
         "head": head.sha,
@@ -36,6 +43,8 @@ def standing(ledger: Ledger, chain: str, head: Snapshot, ends: Ends | None) -> d
         "version": ledger.reference(head.sha, MLFLOW),
         "waiting_to_publish": len(waiting),
         "publish_error": next((without_passwords(row.error) for row in waiting if row.error), None),
+        "waiting_to_tell": None if receiver is None else receiver.waiting,
+        "tell_error": None if receiver is None else receiver.error,
         "positions": [
             {
                 "partition": f"{span.topic}[{span.partition}]",

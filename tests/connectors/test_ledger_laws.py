@@ -495,6 +495,23 @@ class TestOutbox:
         assert ledger.reference(rows[1].sha, "mlflow") is None
         assert [r.sha for r in ledger.backlog("mlflow")] == [r.sha for r in rows[1:]]
 
+    @pytest.mark.usefixtures("writer")
+    def test_a_row_can_be_moved_on_and_keeps_what_went_wrong(self, store: Store) -> None:
+        ledger = store.ledger()
+        assert ledger.posted("a place", "elsewhere") is None
+        ledger.publish_failed("a place", "elsewhere", "down")  # nothing is there to fail
+        assert ledger.posted("a place", "elsewhere") is None
+        for reference in ("1", "2"):
+            ledger.published("a place", "elsewhere", reference)
+        ledger.publish_failed("a place", "elsewhere", "down")
+        row = store.ledger().posted("a place", "elsewhere")
+        assert row is not None
+        assert (row.reference, row.attempts, row.error) == ("2", 1, "down")
+        ledger.published("a place", "elsewhere", "3")
+        row = store.ledger().posted("a place", "elsewhere")
+        assert row is not None
+        assert (row.reference, row.error) == ("3", None)
+
     def test_what_was_set_aside_is_not_published(self, store: Store, writer: Writer) -> None:
         row = writer.learn(publish=("mlflow",))
         del store.blobs.stored[row.posterior]

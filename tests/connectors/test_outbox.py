@@ -19,7 +19,8 @@ from connectors.blobs import MemoryBlobs
 from connectors.memory_ledger import MemoryLedger
 from connectors.memory_registry import MemoryRegistry
 from connectors.mlflow_registry import MlflowRegistry
-from connectors.outbox import Pace, Publisher, newest_published
+from connectors.outbox import Publisher, newest_published
+from connectors.rounds import Pace
 from posterior.registry import Alias, RegistryRefused, RegistryUnavailable
 from posterior.snapshot import Action, Circumstance, Snapshot
 from tests.connectors.chain_builder import Writer
