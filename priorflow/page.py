@@ -1,7 +1,12 @@
-"""The page at `/`: where a chain stands, from the ledger alone; no script, no outside resource."""
+"""The page at `/`: where a chain stands, from the ledger alone; no outside resource.
+
+There is no script either, but where a key lets somebody decide: then one that sends what they decided.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,21 +14,25 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final, final
 
+from connectors.decision_log import champion, fallback
 from posterior.calibration import ReliabilityBin
-from posterior.snapshot import LedgerError, Snapshot
+from posterior.snapshot import Decision, LedgerError, Snapshot
 from priorflow import report_curves as curves
 from priorflow import report_words as words
+from priorflow.case import CASE
 from priorflow.cluster import ends_if_reachable
 from priorflow.config import Settings
+from priorflow.deciding import GATES
 from priorflow.judging import CONFIDENCES
 from priorflow.masking import without_passwords
 from priorflow.opening import MLFLOW, reading
 from priorflow.quantities import format_instant
 from priorflow.report import pages
 from priorflow.status import standing
-from priorflow.story import MethodRow, Story
+from priorflow.story import MethodRow, Story, WindowRow
 from priorflow.story_ledger import scores, verdicts, window_rows
 from trainers.abstention import STEPS
+from trainers.branching import OF, SKIPPED
 
 SHOWN: Final = 200  # windows in the figures
 LISTED: Final = 25  # windows in the table, and decisions
@@ -39,11 +48,29 @@ _NONE: Final = MethodRow(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A row from which learning went on with an older belief: whose tensors, and what it does without."""
+
+    sha: str
+    parent: str
+    tensors_of: str
+    skipped: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What was read of a chain at once: `place` as `priorflow status` has it, and its story."""
+    """What was read of a chain at once: `place` as `priorflow status` has it, and its story.
+
+    `gates` are what the gates said of each of the story's decisions, `lineage` windows and turns in the order
+    of the ledger; `candidate` is what a promotion would be about, `back` where a rollback would go.
+    """
 
     place: Mapping[str, Any]
     story: Story | None
+    gates: tuple[Sequence[Mapping[str, Any]], ...] = ()
+    lineage: tuple[WindowRow | Turn, ...] = ()
+    candidate: str | None = None
+    back: str | None = None
 
 
 def look(settings: Settings, *, ask_kafka: bool = True) -> Look | None:
@@ -62,7 +89,8 @@ def look(settings: Settings, *, ask_kafka: bool = True) -> Look | None:
         told = settings.decisions.webhook is not None
         place = standing(ledger, name, history[-1], ends, webhook=told)
         shown = _newest(history)
-        decided = verdicts(ledger.decisions(name)[-LISTED:], history, version_of)
+        log = ledger.decisions(name)
+        decided = verdicts(log[-LISTED:], history, version_of)
         rows = window_rows(shown, version_of)
     if not rows:
         return Look(place=place, story=None)
@@ -86,7 +114,38 @@ def look(settings: Settings, *, ask_kafka: bool = True) -> Look | None:
         registered_model=settings.mlflow.registered_model,
         ledger_url=settings.ledger_url,
     )
-    return Look(place=place, story=story)
+    return Look(
+        place=place,
+        story=story,
+        gates=tuple(line.evidence.get(GATES, ()) for line in log[-LISTED:]),
+        lineage=lineage(history, rows)[-LISTED:],
+        candidate=_candidate(log),
+        back=fallback(log),
+    )
+
+
+def lineage(history: Sequence[Snapshot], rows: Sequence[WindowRow]) -> tuple[WindowRow | Turn, ...]:
+    """Return windows, and where learning turned to an older belief, in the order of the ledger."""
+    known = {row.snapshot_sha: row for row in rows}
+    told = (known.get(row.sha) or _turn(row) for row in history)
+    return tuple(one for one in told if one is not None)
+
+
+def _turn(row: Snapshot) -> Turn | None:
+    if row.kind != "branch" or OF not in row.report:
+        return None
+    return Turn(
+        sha=row.sha,
+        parent=row.parent or "",
+        tensors_of=row.report[OF],
+        skipped=tuple(row.report[SKIPPED]),
+    )
+
+
+def _candidate(log: Sequence[Decision]) -> str | None:
+    """Return what the gates judged last, if it is not in charge already."""
+    line = next((line for line in reversed(log) if CASE in line.evidence), None)
+    return None if line is None or line.snapshot == champion(log) else line.snapshot
 
 
 def reliability(windows: Sequence[Snapshot]) -> tuple[ReliabilityBin, ...]:
@@ -103,8 +162,13 @@ def reliability(windows: Sequence[Snapshot]) -> tuple[ReliabilityBin, ...]:
     )
 
 
-def page_html(found: Look | None, *, answering: str | None, trouble: str | None, looked_ms: int) -> str:
-    """Return the page; `answering` is the sha that answers here, `trouble` what is known to be wrong."""
+def page_html(
+    found: Look | None, *, answering: str | None, trouble: str | None, looked_ms: int, decides: bool = False
+) -> str:
+    """Return the page; `answering` is the sha that answers here, `trouble` what is known to be wrong.
+
+    `decides`: whether whoever has the key may promote and roll back from here.
+    """
     environment = pages()
     environment.filters |= {"moment": _moment}
     place: Mapping[str, Any] = (
@@ -119,19 +183,44 @@ def page_html(found: Look | None, *, answering: str | None, trouble: str | None,
         tiles=[] if found is None else tiles(found, answering),
         troubles=troubles(found, trouble),
         figures={} if story is None else _figures(story),
-        decisions=() if story is None else story.decisions[::-1],
-        lineage=() if story is None else story.windows[: -LISTED - 1 : -1],
+        decisions=[] if story is None or found is None else _told(story, found)[::-1],
+        lineage=() if found is None else found.lineage[::-1],
+        script=script() if decides and story is not None else "",
+        candidate=None if found is None else found.candidate,
+        back=None if found is None else found.back,
         looked_ms=looked_ms,
     )
 
 
-def page(settings: Settings, *, answering: str | None = None, trouble: str | None = None) -> str:
+def script() -> str:
+    """Return the page's script, as it stands between its tags."""
+    return pages().get_template("page.js").render()
+
+
+def content_policy(*, decides: bool) -> str:
+    """Return what a browser may do with the page: nothing from elsewhere, no frame, no script but ours."""
+    allowed = ["default-src 'none'", "style-src 'unsafe-inline'", "base-uri 'none'", "frame-ancestors 'none'"]
+    if decides:
+        digest = base64.b64encode(hashlib.sha256(script().encode()).digest()).decode()
+        allowed += [f"script-src 'sha256-{digest}'", "connect-src 'self'"]
+    return "; ".join(allowed)
+
+
+def page(
+    settings: Settings, *, answering: str | None = None, trouble: str | None = None, decides: bool = False
+) -> str:
     """Look, and return the page; what cannot be read is told on it."""
     try:
         found = look(settings)
     except LedgerError as failed:
         found, trouble = None, f"{trouble}; {failed}" if trouble else str(failed)
-    return page_html(found, answering=answering, trouble=trouble, looked_ms=time.time_ns() // 1_000_000)
+    return page_html(
+        found,
+        answering=answering,
+        trouble=trouble,
+        looked_ms=time.time_ns() // 1_000_000,
+        decides=decides,
+    )
 
 
 @final
@@ -140,6 +229,8 @@ class Kept:
 
     def __init__(self, settings: Settings, *, seconds: float = 5.0) -> None:
         self._settings, self._seconds = settings, seconds
+        self._decides = settings.serve.key_to_decide() is not None
+        self.headers: Final = {"Content-Security-Policy": content_policy(decides=self._decides)}
         self._lock = Lock()
         self._made: tuple[float, object, str] | None = None
 
@@ -149,9 +240,14 @@ class Kept:
         with self._lock:
             made = self._made
             if made is None or made[1] != said or time.monotonic() - made[0] > self._seconds:
-                text = page(self._settings, answering=answering, trouble=trouble)
+                text = page(self._settings, answering=answering, trouble=trouble, decides=self._decides)
                 made = self._made = (time.monotonic(), said, text)
         return made[2]
+
+    def forget(self) -> None:
+        """Have the page made anew: something was decided."""
+        with self._lock:
+            self._made = None
 
 
 def tiles(found: Look, answering: str | None) -> list[tuple[str, str, str]]:
@@ -197,6 +293,12 @@ def troubles(found: Look | None, trouble: str | None) -> list[str]:
 def _newest(history: Sequence[Snapshot]) -> Sequence[Snapshot]:
     """Return the last windows."""
     return [row for row in history if row.kind in {"learned", "quarantined"}][-SHOWN:]
+
+
+def _told(story: Story, found: Look) -> list[tuple[Any, Sequence[Mapping[str, Any]]]]:
+    """Return decisions, each with what every gate said and by which numbers."""
+    gates = found.gates or ((),) * len(story.decisions)
+    return list(zip(story.decisions, gates, strict=True))
 
 
 def _figures(story: Story) -> dict[str, str]:

@@ -22,6 +22,10 @@ class ServeSettings(Section):
     """Key that `/predict` asks for, as `Authorization: Bearer KEY`; open if nothing is said."""
     api_key_file: Path | None = None
     """File that holds the key."""
+    decision_key: SecretStr | None = None
+    """Key to promote and roll back over HTTP; that of `/predict` if nothing is said, none: no way to."""
+    decision_key_file: Path | None = None
+    """File that holds the key to decide."""
     poll: Duration = 500
     """How often the decision log is asked who is champion."""
     draws: int | None = Field(default=None, ge=0)
@@ -50,6 +54,9 @@ class ServeSettings(Section):
         if self.api_key is not None and self.api_key_file is not None:
             msg = "api_key and api_key_file are both set; keep one"
             raise ValueError(msg)
+        if self.decision_key is not None and self.decision_key_file is not None:
+            msg = "decision_key and decision_key_file are both set; keep one"
+            raise ValueError(msg)
         return self
 
     @model_validator(mode="after")
@@ -61,6 +68,15 @@ class ServeSettings(Section):
 
     def key(self) -> str | None:
         """Return the key, wherever it is kept."""
-        if self.api_key_file is not None:
-            return self.api_key_file.read_text(encoding="utf-8").strip()
-        return None if self.api_key is None else self.api_key.get_secret_value()
+        return _kept(self.api_key, self.api_key_file)
+
+    def key_to_decide(self) -> str | None:
+        """Return the key with which one may promote and roll back; None: nobody may."""
+        own = _kept(self.decision_key, self.decision_key_file)
+        return self.key() if own is None else own
+
+
+def _kept(secret: SecretStr | None, file: Path | None) -> str | None:
+    if file is not None:
+        return file.read_text(encoding="utf-8").strip()
+    return None if secret is None else secret.get_secret_value()

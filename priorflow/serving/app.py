@@ -1,4 +1,4 @@
-"""The HTTP side: `/predict`, `/healthz`, `/readyz`, `/metrics`, and OpenAPI of all that at `/docs`."""
+"""The HTTP side: answers, decisions, and how the server is; OpenAPI of all that at `/docs`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-from fastapi import Body, FastAPI, Request, Response
+from fastapi import Body, Depends, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
 
 from posterior.family import ONE_TASK
 from priorflow.config import Settings
+from priorflow.console import Console, Silent
 from priorflow.page import Kept
-from priorflow.serving import problems
+from priorflow.serving import decisions, problems
 from priorflow.serving.desk import Desk, Full, NobodyInCharge, Told
 from priorflow.serving.gauges import Gauges
 from priorflow.serving.limits import BodyLimit, require_key
@@ -46,7 +47,15 @@ class ReadyOut(BaseModel):
     trouble_seconds: float | None
 
 
-def application(settings: Settings, desk: Desk, watcher: Watcher, gauges: Gauges, *, version: str) -> FastAPI:
+def application(
+    settings: Settings,
+    desk: Desk,
+    watcher: Watcher,
+    gauges: Gauges,
+    *,
+    version: str,
+    console: Console | None = None,
+) -> FastAPI:
     """Return the application; who starts desk and watcher is who made them."""
     app = FastAPI(
         title="priorflow", version=version, description=__doc__, separate_input_output_schemas=False
@@ -55,14 +64,21 @@ def application(settings: Settings, desk: Desk, watcher: Watcher, gauges: Gauges
     app.add_middleware(BodyLimit, most=settings.serve.max_body)
     _predictions(app, settings, desk, gauges)
     _states(app, desk, watcher, gauges)
-    _page(app, settings, desk, watcher)
+    kept = Kept(settings)
+    decisions.offer(app, settings, console or Silent(), decided=kept.forget)
+    _page(app, kept, desk, watcher)
     return app
 
 
 def _predictions(app: FastAPI, settings: Settings, desk: Desk, gauges: Gauges) -> None:
     key, serve = settings.serve.key(), settings.serve
 
-    @app.post("/predict", responses=problems.documented(*_REFUSALS), response_model=AnswerOut | AnswersOut)
+    @app.post(
+        "/predict",
+        responses=problems.documented(*_REFUSALS),
+        response_model=AnswerOut | AnswersOut,
+        dependencies=[] if key is None else [Depends(decisions.BEARER)],
+    )
     async def predict(request: Request, body: Annotated[Asked, Body()]) -> AnswerOut | AnswersOut:
         """Answer one text, or several by one version."""
         begun = time.perf_counter()
@@ -136,14 +152,13 @@ def _states(app: FastAPI, desk: Desk, watcher: Watcher, gauges: Gauges) -> None:
         return Response(gauges.page(), media_type=gauges.media_type)
 
 
-def _page(app: FastAPI, settings: Settings, desk: Desk, watcher: Watcher) -> None:
-    kept = Kept(settings)
-
+def _page(app: FastAPI, kept: Kept, desk: Desk, watcher: Watcher) -> None:
     @app.get("/", response_class=HTMLResponse)
-    def page() -> str:
+    def page(response: Response) -> str:
         """Show where the chain stands, for a person."""
         version = desk.version
         sha = None if version is None else version.snapshot.sha
+        response.headers.update(kept.headers)
         return kept.page(answering=sha, trouble=watcher.standing.trouble)
 
 

@@ -1,4 +1,4 @@
-"""The page beside a run: `/` and `/healthz` in a thread of their own, while the run goes on."""
+"""The page beside a run: `/`, `/healthz` and, with a key, its buttons, in a thread of their own."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from threading import Thread
 from typing import Final
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.responses import HTMLResponse
 
 from priorflow.config import Settings
 from priorflow.console import Console
 from priorflow.page import Kept
+from priorflow.serving import decisions, problems
+from priorflow.serving.limits import BodyLimit
 from priorflow.serving.listening import listening
 
 _ENDS_S: Final = 5.0
@@ -22,7 +24,7 @@ _ENDS_S: Final = 5.0
 @contextmanager
 def looked_at(settings: Settings, port: int, console: Console) -> Iterator[None]:
     """Show the page at `serve.host` and this port (0: any that is free) while the context is open."""
-    config = uvicorn.Config(application(settings), log_config=None, access_log=False, lifespan="off")
+    config = uvicorn.Config(application(settings, console), log_config=None, access_log=False, lifespan="off")
     server = uvicorn.Server(config)
     socket = listening(settings.serve.host, port)
     thread = Thread(target=server.run, args=([socket],), name="page", daemon=True)
@@ -36,12 +38,16 @@ def looked_at(settings: Settings, port: int, console: Console) -> Iterator[None]
         thread.join(_ENDS_S)
 
 
-def application(settings: Settings) -> FastAPI:
-    """Return what answers: a page, and whether the process lives."""
+def application(settings: Settings, console: Console) -> FastAPI:
+    """Return what answers: a page, whether the process lives, and what the page's buttons ask for."""
     app, kept = FastAPI(title="priorflow run", openapi_url=None), Kept(settings)
+    problems.install(app)
+    app.add_middleware(BodyLimit, most=settings.serve.max_body)
+    decisions.offer(app, settings, console, decided=kept.forget)
 
     @app.get("/", response_class=HTMLResponse)
-    def page() -> str:
+    def page(response: Response) -> str:
+        response.headers.update(kept.headers)
         return kept.page()
 
     @app.get("/healthz")

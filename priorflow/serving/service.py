@@ -39,7 +39,7 @@ def opened(settings: Settings, console: Console) -> Iterator[Service]:
     """Answer while the context is open."""
     with following(settings, console, most=settings.serve.max_waiting) as (desk, watcher):
         gauges = Gauges(desk, watcher)
-        app = application(settings, desk, watcher, gauges, version=installed("priorflow"))
+        app = application(settings, desk, watcher, gauges, version=installed("priorflow"), console=console)
         yield Service(app, desk, watcher)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import itertools
 import json
@@ -12,15 +14,19 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
+from pydantic import SecretStr
 
 from priorflow.config import Settings
 from priorflow.console import JsonLines, Silent
-from priorflow.page import Kept, Look, look, page, page_html, reliability, troubles
+from priorflow.page import Kept, Look, Turn, lineage, look, page, page_html, reliability, troubles
 from priorflow.run import execute
-from priorflow.serving.looking import looked_at
+from priorflow.serving.looking import application, looked_at
+from priorflow.story_ledger import window_rows
 from tests.app.histories import history
 from tests.app.serving.clerk import snapshot
 from tests.app.streams import archived, small_settings, small_stream
+from trainers.branching import branch_of
 
 pytestmark = pytest.mark.slow
 
@@ -108,6 +114,44 @@ def test_decisions_are_listed_newest_first(found: Look) -> None:
     text = page_html(found, answering=None, trouble=None, looked_ms=0)
     places = [text.index(f"snapshot <code>{made.snapshot_sha[:12]}") for made in found.story.decisions]
     assert places == sorted(places, reverse=True)
+
+
+def test_each_decision_has_its_evidence(found: Look) -> None:
+    assert found.story is not None
+    assert len(found.gates) == len(found.story.decisions) > 0
+    text = unescape(page_html(found, answering=None, trouble=None, looked_ms=0))
+    for gates in found.gates:
+        for gate in gates:
+            for name, number in gate["numbers"].items():
+                assert f"{name} {number:.4g}" in text
+
+
+def test_lineage_says_where_learning_turned(settings: Settings, found: Look) -> None:
+    rows = history(settings)
+    branch = branch_of(rows[3], rows[1], rows, "a decision")
+    told = lineage([*rows[:4], branch], window_rows(rows, lambda _: None))
+    assert told[-1] == Turn(sha=branch.sha, parent=rows[3].sha, tensors_of=rows[1].sha, skipped=(2, 3))
+    text = unescape(page_html(replace(found, lineage=told), answering=None, trouble=None, looked_ms=0))
+    assert f'learning goes on from <code title="{rows[1].sha}">' in text
+    assert "without window 2, 3" in text
+
+
+def test_with_a_key_it_offers_to_decide_and_allows_nothing_else(settings: Settings) -> None:
+    locked = settings.serve.model_copy(update={"api_key": SecretStr("k3y")})
+    client = TestClient(application(settings.model_copy(update={"serve": locked}), Silent()))
+    shown = client.get("/")
+    policy = shown.headers["content-security-policy"]
+    (script,) = re.findall(r"<script>(.*?)</script>", shown.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    for said in ("default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"):
+        assert said in policy
+    assert not re.search(r"""(src|href|action)=["']""", shown.text)
+    assert "k3y" not in shown.text + str(shown.headers)
+    assert 'data-way="promote"' in shown.text
+    plain = TestClient(application(settings, Silent())).get("/")
+    assert "script-src" not in plain.headers["content-security-policy"]
+    assert "<button" not in plain.text
 
 
 def test_a_run_shows_it_beside_itself(settings: Settings) -> None:
