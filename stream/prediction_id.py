@@ -12,7 +12,7 @@ import binascii
 import re
 from typing import Final
 
-_FORM: Final = re.compile(r"pf1\.([A-Za-z0-9_-]+)\.([0-9a-f]{12})")
+FORM: Final = re.compile(r"pf1\.([A-Za-z0-9_-]+)\.([0-9a-f]{12})")
 
 
 def prediction_id(event_id: str, snapshot_sha: str) -> str:
@@ -25,7 +25,7 @@ def event_of(name: str) -> str:
     """Return the event id inside a prediction id; any other text is an event id already."""
     if not name.startswith("pf1."):
         return name
-    form = _FORM.fullmatch(name)
+    form = FORM.fullmatch(name)
     if form is None:
         return name
     try:

@@ -17,6 +17,7 @@ from posterior.family import ONE_TASK
 from priorflow.config import Settings
 from priorflow.console import Console, Silent
 from priorflow.page import Kept
+from priorflow.sections_serving import ServeSettings
 from priorflow.serving import decisions, problems
 from priorflow.serving.desk import Desk, Full, NobodyInCharge, Told
 from priorflow.serving.gauges import Gauges
@@ -26,6 +27,7 @@ from priorflow.serving.watcher import Watcher
 from priorflow.serving.wire import AnswerOut, AnswersOut, Asked, EventIn, EventsIn, answered, named
 
 _REFUSALS: Final = (
+    HTTPStatus.BAD_REQUEST,
     HTTPStatus.UNAUTHORIZED,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -60,6 +62,7 @@ def application(
     app = FastAPI(
         title="priorflow", version=version, description=__doc__, separate_input_output_schemas=False
     )
+    app.openapi = lambda: _with_limits(FastAPI.openapi(app), settings.serve)  # type: ignore[method-assign] # FastAPI's documented way
     problems.install(app)
     app.add_middleware(BodyLimit, most=settings.serve.max_body)
     _predictions(app, settings, desk, gauges)
@@ -68,6 +71,14 @@ def application(
     decisions.offer(app, settings, console or Silent(), decided=kept.forget)
     _page(app, kept, desk, watcher)
     return app
+
+
+def _with_limits(told: dict[str, Any], serve: ServeSettings) -> dict[str, Any]:
+    """Return OpenAPI with this server's own limits in it: they are settings, so no model knows them."""
+    schemas = told["components"]["schemas"]
+    schemas["EventIn"]["properties"]["text"]["maxLength"] = serve.max_chars
+    schemas["EventsIn"]["properties"]["events"]["maxItems"] = serve.max_events
+    return told
 
 
 def _predictions(app: FastAPI, settings: Settings, desk: Desk, gauges: Gauges) -> None:

@@ -36,9 +36,9 @@ from priorflow.quantities import format_instant
 from priorflow.serving import problems
 from priorflow.serving.limits import require_key
 from priorflow.serving.problems import Problem
-from priorflow.serving.wire import Readable
 
 _REFUSALS: Final = (
+    HTTPStatus.BAD_REQUEST,
     HTTPStatus.UNAUTHORIZED,
     HTTPStatus.CONFLICT,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -59,9 +59,9 @@ BEARER: Final = HTTPBearer(
     auto_error=False, description="The key of serve.api_key, or serve.decision_key."
 )  # for OpenAPI to show
 Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{6,64}$")]
-Line = StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")
-Reason = Annotated[str, Line, Readable]
-By = Annotated[str, Line, Field(max_length=100), Readable]
+_PRINTED: Final = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"  # one line that says something
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, max_length=500, pattern=_PRINTED)]
+By = Annotated[str, StringConstraints(strip_whitespace=True, max_length=100, pattern=_PRINTED)]
 
 
 class PromoteIn(BaseModel):

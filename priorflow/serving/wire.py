@@ -8,7 +8,7 @@ from uuid import uuid4
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from priorflow.serving.version import Version
-from stream.prediction_id import event_of, prediction_id
+from stream.prediction_id import FORM, prediction_id
 from stream.record import MAX_ID_CHARS
 from trainers.answer import Answer
 
@@ -36,14 +36,27 @@ def _readable(text: str) -> str:
 
 
 def _no_prediction(name: str) -> str:
-    if event_of(name) != name:
+    if FORM.fullmatch(name):
         msg = "has the form of a prediction id"
         raise ValueError(msg)
     return name
 
 
+# What a validator refuses, OpenAPI says by a pattern: the two are one rule.
+_READABLE: Final = r"^[^\x00]*$"
+_UNTAKEN: Final = rf"^(?!{FORM.pattern}$)[^\x00]*$"
 Readable = AfterValidator(_readable)
-Name = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS), Readable]
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_ID_CHARS, json_schema_extra={"pattern": _READABLE}),
+    Readable,
+]
+EventName = Annotated[
+    str,
+    Field(min_length=1, max_length=MAX_ID_CHARS, json_schema_extra={"pattern": _UNTAKEN}),
+    Readable,
+    AfterValidator(_no_prediction),
+]
 
 
 class EventIn(BaseModel):
@@ -51,9 +64,9 @@ class EventIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_ONE]})
 
-    text: Annotated[str, Field(min_length=1), Readable]
+    text: Annotated[str, Field(min_length=1, json_schema_extra={"pattern": _READABLE}), Readable]
     """What is to be judged."""
-    id: Annotated[Name, AfterValidator(_no_prediction)] | None = None
+    id: EventName | None = None
     """Your name for it, under which its label will come; made up if you give none."""
     task: Name | None = None
     """The task or group it belongs to, if the chain has any."""

@@ -213,13 +213,15 @@ def test_meters_count_what_happened(server: Server) -> None:
 def test_openapi_has_examples_and_every_problem(server: Server) -> None:
     told = server.client.get("/openapi.json").json()
     predict = told["paths"]["/predict"]["post"]
-    assert {"200", "401", "413", "422", "429", "503"} <= set(predict["responses"])
+    assert {"200", "400", "401", "413", "422", "429", "503"} <= set(predict["responses"])
     assert all(PROBLEM in predict["responses"][s]["content"] for s in ("401", "413", "422", "429", "503"))
     assert predict["responses"]["429"]["content"][PROBLEM]["schema"]["required"] == [
         "title",
         "status",
         "detail",
     ]
+    assert told["components"]["schemas"]["EventsIn"]["properties"]["events"]["maxItems"] == 64
+    assert told["components"]["schemas"]["EventIn"]["properties"]["text"]["maxLength"] == 100_000
     example = told["components"]["schemas"]["EventIn"]["examples"][0]
     assert server.predict(example).status_code == 200
     json.dumps(told)
