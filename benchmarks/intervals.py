@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 _TAIL: Final = 0.025
+_HALVINGS: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,22 @@ def growth(values: Sequence[float], *, blocks: int) -> Estimate:
     size, half = len(values) // blocks, blocks // 2
     means = [math.fsum(values[i * size : (i + 1) * size]) / size for i in range(blocks)]
     return quantile([means[i + half] - means[i] for i in range(half)], 0.5)
+
+
+def share(hits: int, n: int) -> Estimate:
+    """Estimate how often something happens from how often it did (Clopper and Pearson: never too short)."""
+    low = 0.0 if hits == 0 else _crossing(lambda p: 1 - _at_most(n, p)[hits - 1], _TAIL)
+    high = 1.0 if hits == n else _crossing(lambda p: 1 - _at_most(n, p)[hits], 1 - _TAIL)
+    return Estimate(hits / n, low, high)
+
+
+def _crossing(rising: Callable[[float], float], at: float) -> float:
+    """Return where a function that rises on (0, 1) reaches a value."""
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if rising(middle) >= at else (middle, high)
+    return (low + high) / 2
 
 
 def _at_most(n: int, q: float) -> list[float]:
