@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Final, TypeVar
 
 from posterior.snapshot import (
+    REWOUND,
     Blobs,
     Chain,
     LedgerCorrupt,
@@ -28,17 +29,32 @@ WINDOWED: Final = ("learned", "quarantined")  # rows that close a window, hence 
 UNMOVED: Final = ("quarantined", "progress")  # rows that keep the parent's tensors
 
 
-def check_commit(snapshot: Snapshot, *, chain: Chain, head: Snapshot | None, origin: Snapshot | None) -> None:
+def check_commit(
+    snapshot: Snapshot,
+    *,
+    chain: Chain,
+    head: Snapshot | None,
+    origin: Snapshot | None,
+    past: Snapshot | None = None,
+) -> None:
     """Check a row against the row it stands on.
 
     That is the chain's head; for the first row of a branch it is `origin`, a row of another
-    chain; a root stands on nothing.
+    chain; a root stands on nothing. `past` is the row that `rewound` names.
     """
     parent = head if head is not None else origin
     _lineage(snapshot, chain, head, parent)
     _content(snapshot, parent)
-    _spans(snapshot, parent)
+    if rewound(snapshot) is None:
+        _spans(snapshot, parent)
+    else:
+        _past(snapshot, head, past)
     _counts(snapshot)
+
+
+def rewound(snapshot: Snapshot) -> str | None:
+    """Return the row whose positions a branch takes up again; None for all others."""
+    return snapshot.report.get(REWOUND) if snapshot.kind == "branch" else None
 
 
 def check_plan(snapshot: Snapshot, open_plan: PlanRow | None) -> None:
@@ -147,6 +163,17 @@ def _content(snapshot: Snapshot, parent: Snapshot | None) -> None:
         raise _corrupt(snapshot, "other settings than its parent's; start a new chain for those")
     if snapshot.labels[: len(parent.labels)] != parent.labels:
         raise _corrupt(snapshot, "its label map does not begin with its parent's")
+
+
+def _past(snapshot: Snapshot, head: Snapshot | None, past: Snapshot | None) -> None:
+    """Check that a row which goes back is, but for its place in the chain, the row it goes back to."""
+    if head is None or past is None or past.chain != snapshot.chain or past.seq > head.seq:
+        raise _corrupt(snapshot, f"goes back to {rewound(snapshot)}, which is no row of this chain before it")
+    if snapshot.spans_before != head.spans:
+        raise _corrupt(snapshot, "its first positions are not its parent's last: a gap or an overlap")
+    for name in ("posterior", "settings", "labels", "spans", "counts"):
+        if getattr(snapshot, name) != getattr(past, name):
+            raise _corrupt(snapshot, f"goes back to {past.sha}, but its {name} are other ones")
 
 
 def _spans(snapshot: Snapshot, parent: Snapshot | None) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from sqlalchemy import Connection, RowMapping, Update, func, select, update
 
-from connectors.admission import check_commit, check_plan
+from connectors.admission import check_commit, check_plan, rewound
 from connectors.lease import fenced
 from connectors.ledger_engine import insert_new
 from connectors.ledger_rows import (
@@ -67,11 +67,14 @@ def admit(connection: Connection, chain: RowMapping, snapshot: Snapshot) -> None
     known = as_chain(chain)
     newest = newest_row(connection, known.name)
     found = named_row(connection, known.origin) if known.origin and not newest else None
+    back = rewound(snapshot)
+    past = named_row(connection, back) if back else None
     check_commit(
         snapshot,
         chain=known,
         head=as_snapshot(newest) if newest else None,
         origin=as_snapshot(found) if found else None,
+        past=as_snapshot(past) if past else None,
     )
     check_plan(snapshot, find_open_plan(connection, known.name))
 

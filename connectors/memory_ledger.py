@@ -21,6 +21,7 @@ from connectors.admission import (
     check_prefix,
     check_same,
     damaged,
+    rewound,
     the_one,
 )
 from connectors.crash import Crash, live
@@ -323,11 +324,13 @@ class MemoryLedger:
     def _admit(self, line: _Line, snapshot: Snapshot) -> None:
         origin = self._standing.get(line.chain.origin or "")
         head = line.head()
+        past = self._standing.get(rewound(snapshot) or "")
         check_commit(
             snapshot,
             chain=line.chain,
             head=head,
             origin=origin[0] if origin and head is None else None,
+            past=past[0] if past else None,
         )
         check_plan(snapshot, line.open_plan())
 

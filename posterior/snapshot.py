@@ -22,6 +22,8 @@ Kind = Literal["root", "learned", "quarantined", "progress", "branch"]
 Action = Literal["promote", "rollback", "refuse", "wait"]
 IN_CHARGE: Final[tuple[Action, ...]] = ("promote", "rollback")
 """Actions that put a snapshot in charge; other lines say why nothing changed."""
+REWOUND: Final = "rewound_to"
+"""In a branch's report: the sha of the row of its chain whose positions it takes up again."""
 Json = Mapping[str, Any]
 FORMAT = 1
 

@@ -24,7 +24,7 @@ from priorflow.story_ledger import reasons
 from priorflow.unheard import catch_up
 from stream.plan import Member
 from trainers.again import members_again
-from trainers.branching import OF, SKIPPED
+from trainers.branching import AGAIN, OF, SKIPPED
 from trainers.loop import Parts, Rules, Watcher
 from trainers.window import Updater
 
@@ -140,9 +140,17 @@ def tell_commit(console: Console, snapshot: Snapshot) -> None:
     """Tell of a row."""
     report = snapshot.report
     if snapshot.kind == "branch":
-        skipped = ", ".join(map(str, report[SKIPPED])) or "none"
-        text = f"learning goes on from {report[OF][:12]}; evidence left behind: window {skipped}"
-        console.say(text, event="branch", snapshot=snapshot.sha, of=report[OF], skipped=report[SKIPPED])
+        again = report.get(AGAIN, [])
+        windows = ", ".join(map(str, again or report[SKIPPED])) or "none"
+        what = "read again" if AGAIN in report else "evidence left behind"
+        console.say(
+            f"learning goes on from {report[OF][:12]}; {what}: window {windows}",
+            event="branch",
+            snapshot=snapshot.sha,
+            of=report[OF],
+            skipped=report[SKIPPED],
+            again=again,
+        )
         return
     if snapshot.kind == "progress":
         console.say(f"positions committed, no window closed ({snapshot.sha[:12]})", event="progress_row")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from posterior.snapshot import Decision
     from priorflow.config import Settings
     from priorflow.console import Console
-    from priorflow.deciding import Bench
+    from priorflow.deciding import Bench, ContinueFrom
 
 Chain = Annotated[str | None, typer.Option(help="Chain; default: as configured.")]
 Reason = Annotated[str | None, typer.Option(metavar="TEXT", help="Why; kept in the decision log.")]
@@ -55,12 +55,19 @@ def rollback(
     continue_from: Annotated[
         Onward, typer.Option("--continue-from", help="What learning goes on from.")
     ] = Onward.HEAD,
+    relearn: Annotated[
+        bool,
+        typer.Option(
+            "--relearn", help="Learning goes back to that champion, and reads again what came since."
+        ),
+    ] = False,
     chain: Chain = None,
 ) -> None:
     """Put a former champion in charge again."""
     settings = at.settings()
     with _bench(settings, chain, at.console()) as (bench, tell):
-        tell(bench.roll_back(to, reason=reason, continue_from=continue_from.value))
+        onward: ContinueFrom = "relearn" if relearn else continue_from.value
+        tell(bench.roll_back(to, reason=reason, continue_from=onward))
 
 
 def history(

@@ -19,7 +19,7 @@ from posterior.snapshot import IN_CHARGE, Action, Blobs, Decision, Ledger, Ledge
 from priorflow.case import CASE
 from trainers.branching import CONTINUE
 
-ContinueFrom = Literal["head", "champion"]
+ContinueFrom = Literal["head", "champion", "relearn"]
 GATES: Final = "gates"
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from posterior.snapshot import Decision, Ledger, Snapshot
 from priorflow.deciding import GATES
 from priorflow.opening import MLFLOW
 from priorflow.quantities import format_instant
 from priorflow.story_ledger import reasons
-from trainers.branching import CONTINUE, DECISION, SKIPPED
+from trainers.branching import AGAIN, CONTINUE, DECISION, RELEARN, SKIPPED
+
+_CONTINUES: Final = {"champion": "continues from it", RELEARN: "goes back to it"}
 
 
 def told(line: Decision, ledger: Ledger, history: Sequence[Snapshot]) -> dict[str, Any]:
@@ -18,8 +20,8 @@ def told(line: Decision, ledger: Ledger, history: Sequence[Snapshot]) -> dict[st
     rows = {s.sha: s for s in history}
     row = rows.get(line.snapshot)
     why = "; ".join(reasons(line))
-    if line.evidence.get(CONTINUE) == "champion":
-        why += f"; learning continues from it{skipped(line, history)}"
+    if line.evidence.get(CONTINUE, "head") != "head":
+        why += f"; learning {_CONTINUES[line.evidence[CONTINUE]]}{onward(line, history)}"
     return {
         "line": line.seq,
         "at": format_instant(line.at_ms),
@@ -44,10 +46,12 @@ def in_full(line: Decision, ledger: Ledger, history: Sequence[Snapshot]) -> dict
     }
 
 
-def skipped(line: Decision, history: Sequence[Snapshot]) -> str:
-    """Say which windows' evidence a belief that continues from an older one does without."""
+def onward(line: Decision, history: Sequence[Snapshot]) -> str:
+    """Say which windows' evidence a belief that goes on from an older one does without, or reads again."""
     row = next((s for s in history if s.report.get(DECISION) == line.hash), None)
     if row is None:
         return ", at the next window"
-    windows = row.report[SKIPPED]
-    return f", without window {', '.join(map(str, windows))}" if windows else ""
+    without, again = (row.report.get(name, ()) for name in (SKIPPED, AGAIN))
+    if again:
+        return f", and reads window {', '.join(map(str, again))} again"
+    return f", without window {', '.join(map(str, without))}" if without else ""

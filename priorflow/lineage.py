@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from connectors.admission import check_blobs, check_commit
+from connectors.admission import check_blobs, check_commit, rewound
 from posterior.snapshot import Blobs, Ledger, LedgerCorrupt, LedgerError, Snapshot
 from priorflow.opening import MLFLOW
 from priorflow.quantities import format_instant
@@ -82,8 +82,16 @@ def faults(snapshot: Snapshot, parent: Snapshot | None, ledger: Ledger, blobs: B
         yield f"its chain {snapshot.chain} is not in the ledger"
         return
     origin = ledger.snapshot(chain.origin) if chain.origin and parent is None else None
+    back = rewound(snapshot)
+    past = ledger.snapshot(back) if back else None
     try:
-        check_commit(snapshot, chain=chain, head=parent, origin=origin[0] if origin else None)
+        check_commit(
+            snapshot,
+            chain=chain,
+            head=parent,
+            origin=origin[0] if origin else None,
+            past=past[0] if past else None,
+        )
     except LedgerCorrupt as broken:
         yield str(broken)
     try:

@@ -32,7 +32,7 @@ from priorflow.status import standing
 from priorflow.story import MethodRow, Story, WindowRow
 from priorflow.story_ledger import scores, verdicts, window_rows
 from trainers.abstention import STEPS
-from trainers.branching import OF, SKIPPED
+from trainers.branching import AGAIN, OF, SKIPPED
 
 SHOWN: Final = 200  # windows in the figures
 LISTED: Final = 25  # windows in the table, and decisions
@@ -49,12 +49,13 @@ _NONE: Final = MethodRow(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """A row from which learning went on with an older belief: whose tensors, and what it does without."""
+    """A row from which learning went on with an older belief: whose, what it does without or reads again."""
 
     sha: str
     parent: str
     tensors_of: str
-    skipped: tuple[int, ...]
+    skipped: tuple[int, ...] = ()
+    again: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +140,7 @@ def _turn(row: Snapshot) -> Turn | None:
         parent=row.parent or "",
         tensors_of=row.report[OF],
         skipped=tuple(row.report[SKIPPED]),
+        again=tuple(row.report.get(AGAIN, ())),
     )
 
 

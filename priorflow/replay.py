@@ -35,7 +35,7 @@ from priorflow.run import (
 )
 from stream.source import Source
 from trainers.again import closing_again
-from trainers.branching import DECISION, branch_of
+from trainers.branching import DECISION, row_for
 from trainers.loop import Parts, Rules, derive, plan_of, plan_row, resume
 from trainers.window import Updater
 
@@ -210,7 +210,7 @@ def _branched_again(parts: Parts, parent: Snapshot, child: Snapshot, console: Co
     found = None if line is None else parts.ledger.snapshot(line.snapshot)
     if line is not None and found is not None:
         history = parts.ledger.history(child.chain)
-        if branch_of(parent, found[0], history, line.hash).sha == child.sha:
+        if row_for(line, parent, found[0], history, parts.blobs).sha == child.sha:
             return True
     console.warn(f"row {child.seq}: no decision asked for this branch as it is", event="differs")
     return False

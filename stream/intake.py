@@ -54,6 +54,14 @@ def labels_after(known: Sequence[str], members: Iterable[Member]) -> tuple[str, 
     return tuple(dict.fromkeys([*known, *(m.label for m in members)]))
 
 
+def at_index(state: bytes, index: int) -> bytes:
+    """Return a saved state as it would be had so many windows been closed by then; all else stays.
+
+    For a chain that goes back: what it closes from there on gets numbers, and so seeds, of its own.
+    """
+    return canonical_json({**json.loads(state), "index": index})
+
+
 @final
 class Intake:
     """The machine. Not thread-safe: one driver owns it."""

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 from posterior.family import ONE_TASK, NotFinite, Tensors
 from posterior.snapshot import (
+    REWOUND,
     Blobs,
     Chain,
     Circumstance,
@@ -30,7 +31,7 @@ from stream.drift import Alarms, DriftWatch
 from stream.intake import Intake, IntakeRules, labels_after
 from stream.plan import Arrival, Closing, Member, Plan, Reach, Setaside, sha256_json, window_seed
 from stream.record import RawRecord, Record
-from stream.source import Floor, Partition, Source
+from stream.source import Floor, Partition, Source, SourceLost
 from trainers.branching import Branching, kept, known
 from trainers.window import FamilySpec, LearnSpec, Order, Outcome, Updater
 
@@ -105,21 +106,42 @@ def run(parts: Parts, rules: Rules, fence: Fence) -> Snapshot:
     head = parts.ledger.head(rules.chain.name) or begin_chain(parts, rules, fence)
     intake = resume(parts, rules, head)
     silence = _Silence(parts.now_ms, rules.idle_ms)
-    branching = Branching(ledger=parts.ledger, fence=fence, circumstance=parts.circumstance)
+    branching = Branching(
+        ledger=parts.ledger,
+        blobs=parts.blobs,
+        fence=fence,
+        circumstance=parts.circumstance,
+        reaches=lambda row: _reaches(parts, rules, row),
+    )
     windows = 0
     while not parts.stopping() and (rules.max_windows is None or windows < rules.max_windows):
         closing = _next(parts, intake)
-        if closing is not None:
-            head = _branched(parts, branching, head)
+        if closing is None and _read(parts, rules, fence, intake, silence):
+            continue
+        before, head = head, _branched(parts, branching, head, closing is not None)
+        if head is not before and REWOUND in head.report:  # what was read goes unheard, and is read again
+            intake, silence = resume(parts, rules, head), _Silence(parts.now_ms, rules.idle_ms)
+        elif closing is not None:
             head = settle(parts, rules, fence, head, intake, closing)
             windows += closing.kind == "window"
-        elif not _read(parts, rules, fence, intake, silence) and _over(parts, rules, fence, intake, silence):
+        elif _over(parts, rules, fence, intake, silence):
             break
     return head
 
 
-def _branched(parts: Parts, branching: Branching, head: Snapshot) -> Snapshot:
+def _reaches(parts: Parts, rules: Rules, row: Snapshot) -> None:
+    """Raise SourceLost, with the way out, unless the log still holds what lies behind a row."""
+    try:
+        resume(parts, rules, row)
+    except SourceLost as lost:
+        msg = f"cannot learn again from {row.sha[:12]}: {lost}. Roll back without --relearn"
+        raise SourceLost(msg) from lost
+
+
+def _branched(parts: Parts, branching: Branching, head: Snapshot, closing: bool) -> Snapshot:
     """Return the row to go on from: the head, or a branch that a decision asks for."""
+    if not closing and not branching.in_silence():
+        return head
     parts.crash("before-branch")
     child = branching.after(head)
     if child is None:

@@ -19,6 +19,7 @@ from connectors.decision_log import champion, previous
 from connectors.ledger import open_ledger
 from connectors.memory_ledger import MemoryLedger
 from posterior.snapshot import (
+    REWOUND,
     Decision,
     Fenced,
     LeaseHeld,
@@ -283,6 +284,44 @@ class TestAdmission:
                 assert again.open_plan("main") == plan
                 assert again.backlog("mlflow") == []
         writer.commit(good)  # and nothing stands in the way of the right one
+
+    def test_a_branch_may_go_back_to_a_row_of_its_chain_and_is_that_row(
+        self, store: Store, writer: Writer, subtests: pytest.Subtests
+    ) -> None:
+        past = writer.learn()
+        head = writer.learn()
+        good = replace(
+            past,
+            seq=head.seq + 1,
+            index=head.index,
+            kind="branch",
+            parent=head.sha,
+            plan=None,
+            spans_before=head.spans,
+            report={REWOUND: past.sha},
+        )
+        stranger = Writer.on_new_chain(writer.ledger, store.blobs, "other").learn()
+        spoilt = {
+            "number of its own": replace(good, index=past.index),
+            "other tensors": replace(good, posterior=head.posterior),
+            "other positions": replace(good, spans=head.spans),
+            "other accounts": replace(good, counts=head.counts),
+            "other classes": replace(good, labels=head.labels),
+            "a gap": replace(good, spans_before=past.spans),
+            "nowhere": replace(good, report={REWOUND: "0" * 64}),
+            "another chain": replace(good, report={REWOUND: stranger.sha}),
+            "in silence": replace(good, report={}),
+            "no branch": replace(good, kind="progress"),
+        }
+        said = "goes back to|moved back|a gap or|window index|posterior is not"
+        for how, row in spoilt.items():
+            with subtests.test(how), pytest.raises(LedgerCorrupt, match=said):
+                writer.ledger.commit(writer.fence, row, CIRCUMSTANCE)
+        assert store.ledger().head("main") == head
+        writer.commit(good)
+        after = writer.learn()
+        assert after.spans_before == past.spans
+        assert [row.sha for row in store.ledger().history("main")][-2:] == [good.sha, after.sha]
 
     def test_the_first_row_is_a_root(self, store: Store) -> None:
         ledger = store.ledger()

@@ -1,0 +1,214 @@
+"""Learning goes back to a champion and reads again what came since; each record counts once."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from posterior.snapshot import Decision, Snapshot
+from posterior.tensors import from_bytes
+from stream.intake import at_index
+from stream.plan import Counts
+from stream.source import SourceLost
+from tests.trainers.test_branching import Died, branches, upto
+from tests.trainers.world import World, mails
+from trainers.branching import AGAIN, DECISION, OF, SKIPPED, in_force
+
+Onward = Literal["head", "champion", "relearn"]
+
+
+def ask(world: World, champion: Snapshot, onward: Onward = "relearn") -> Decision:
+    return world.ledger.decide(
+        "main",
+        at_ms=1,
+        actor="ada",
+        action="rollback",
+        snapshot=champion.sha,
+        evidence={"continue_from": onward},
+    )
+
+
+def begun(windows: int = 4) -> tuple[World, Snapshot, Decision]:
+    """Learn some windows, and roll back to the first, to learn again."""
+    world = World(mails())
+    world.go(upto(windows))
+    champion = world.ledger.history("main")[1]
+    return world, champion, ask(world, champion)
+
+
+def members(world: World, rows: list[Snapshot]) -> list[str]:
+    """Return the positions of all records that these rows learned, in order."""
+    places = []
+    for row in rows:
+        plan = None if row.plan is None else world.ledger.plan("main", row.plan)
+        if plan is not None:
+            places += [place for member in plan.content["members"] for place in (member[0], member[2])]
+    return places
+
+
+def assert_counted_once(world: World) -> None:
+    """Along the rows in force: no gap, no overlap, no record twice, and accounts that balance."""
+    history = world.ledger.history("main")
+    rows = in_force(history, history[-1])
+    for before, after in itertools.pairwise(rows):
+        if after.report.get(OF) != before.sha:  # which has the positions of the row before
+            assert after.spans_before == before.spans
+        assert after.spans == before.spans or after.kind != "branch"
+    for row in history:
+        counts = Counts(**row.counts)
+        assert counts.balance() == 0
+        assert counts.consumed == sum(span.consumed for span in row.spans)
+    learned = members(world, rows)
+    assert len(learned) == len(set(learned)) == history[-1].counts["learned"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> World:
+    world, _, _ = begun()
+    world.go()
+    return world
+
+
+@pytest.fixture(scope="module")
+def plain() -> World:
+    world = World(mails())
+    world.go()
+    return world
+
+
+def test_the_branch_is_the_champion_but_for_its_place(undisturbed: World) -> None:
+    history = undisturbed.ledger.history("main")
+    (branch,) = branches(undisturbed)
+    head, champion = history[branch.seq - 1], history[1]
+    assert (branch.parent, branch.index, branch.spans_before) == (head.sha, head.index, head.spans)
+    for name in ("posterior", "labels", "spans", "counts", "settings"):
+        assert getattr(branch, name) == getattr(champion, name)
+    states = [json.loads(undisturbed.blobs.get(row.stream_state)) for row in (champion, branch)]
+    assert states[1] == states[0] | {"index": head.index}
+    assert (branch.report[OF], branch.report[SKIPPED], branch.report[AGAIN]) == (champion.sha, [], [2, 3, 4])
+
+
+def test_only_the_number_of_a_state_is_changed(undisturbed: World) -> None:
+    for row in undisturbed.ledger.history("main"):
+        state = undisturbed.blobs.get(row.stream_state)
+        assert at_index(state, row.index) == state
+        assert json.loads(at_index(state, 77))["index"] == 77
+
+
+def test_what_is_believed_in_the_end_is_what_was_there_without_it(undisturbed: World, plain: World) -> None:
+    assert_counted_once(undisturbed)
+    again, once = (w.ledger.history("main") for w in (undisturbed, plain))
+    assert again[-1].counts == once[-1].counts
+    assert again[-1].spans == once[-1].spans
+    assert members(undisturbed, in_force(again, again[-1])) == members(plain, list(once))
+    ours, theirs = (
+        from_bytes(w.blobs.get(w.ledger.history("main")[-1].posterior)) for w in (undisturbed, plain)
+    )
+    assert ours.keys() == theirs.keys()
+    assert all(bool((ours[name] == theirs[name]).all()) for name in ours)  # Tally counts, and draws nothing
+    indices = [row.index for row in again if row.plan is not None]
+    assert indices == list(range(1, len(indices) + 1)), "every window has a number of its own"
+
+
+def test_it_waits_for_no_window_and_is_done_once() -> None:
+    world = World(mails())
+    world.go()
+    end = world.ledger.history("main")[-1]
+    line = ask(world, world.ledger.history("main")[2])
+    world.go()
+    world.go()
+    (branch,) = branches(world)
+    assert branch.report[DECISION] == line.hash
+    assert world.ledger.history("main")[-1].counts == end.counts
+    assert_counted_once(world)
+
+
+def test_one_who_thinks_better_of_it_in_time() -> None:
+    world, champion, _ = begun()
+    ask(world, champion, "head")
+    world.go()
+    assert branches(world) == []
+
+
+STEPS = ["before-branch", "before-ledger-commit", "in-ledger-commit", "after-ledger-commit", "after-branch"]
+
+
+@pytest.mark.parametrize("step", [*STEPS, "after-plan", "after-train", "before-acknowledge"])
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_dying_anywhere_leaves_the_undisturbed_chain(undisturbed: World, step: str, at: int) -> None:
+    world, _, _ = begun()
+    seen = 0
+
+    def crash(reached: str) -> None:
+        nonlocal seen
+        seen += reached == step
+        if reached == step and seen == at:
+            raise Died
+
+    try:
+        world.go(seed=1, crash=crash)
+    except Died:
+        world.go(seed=2)
+    else:
+        assert step == "after-branch"  # there is only one
+        assert at > 1
+    assert world.shas() == undisturbed.shas()
+
+
+def test_a_log_that_no_longer_reaches_so_far_commits_nothing_and_says_what_to_do() -> None:
+    world, champion, _ = begun()
+    before, partition = world.shas(), next(iter(world.log.lanes))
+    first = next(s.low for s in champion.spans if (s.topic, s.partition) == partition)
+    world.log.first[partition] = first + 1
+    with pytest.raises(SourceLost, match="Roll back without --relearn"):
+        world.go()
+    assert world.shas() == before
+    ask(world, champion, "champion")
+    world.go()
+    (branch,) = branches(world)
+    assert branch.report[SKIPPED] == [2, 3, 4]
+
+
+def test_going_back_into_a_stretch_that_was_gone_back_over() -> None:
+    world, first, _ = begun(4)
+    third = world.ledger.history("main")[3]
+    world.go(upto(2))  # 5 and 6, for 2 and 3
+    ask(world, third)
+    world.go(upto(1))
+    history = world.ledger.history("main")
+    assert [row.index for row in in_force(history, history[-1])] == [0, 1, 2, 3, 6, 7]
+    assert branches(world)[1].report[AGAIN] == [5, 6]
+    ask(world, first, "champion")
+    world.go()
+    assert branches(world)[2].report[SKIPPED] == [2, 3, 7]
+    assert_counted_once(world)
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 3), st.integers(0, 20), st.sampled_from(["head", "champion", "relearn"])),
+        min_size=1,
+        max_size=4,
+    ),
+    st.integers(0, 3),
+)
+def test_however_often_and_wherever_one_goes_back_each_record_counts_once(
+    turns: list[tuple[int, int, Onward]], seed: int
+) -> None:
+    world = World(mails(100, seed=seed))
+    for windows, place, onward in turns:
+        world.go(upto(windows), seed=windows)
+        rows = [row for row in world.ledger.history("main") if row.kind == "learned"]
+        ask(world, rows[place % len(rows)], onward)
+    world.go(seed=9)
+    assert_counted_once(world)
+    once = World(mails(100, seed=seed))
+    once.go()
+    head, end = world.ledger.history("main")[-1], once.ledger.history("main")[-1]
+    assert (head.counts, head.spans) == (end.counts, end.spans)
