@@ -201,9 +201,11 @@ class Gatekeeper:
             classes=class_counts(case.showing),
             kl_per_example=_per_example(candidate),
         )
-        found = judge(replace(self.bounds, smoke=False), evidence)
-        if self.bounds.smoke and self.smoke is not None and gates.verdict(found) == "pass":
-            evidence = replace(evidence, smoke=self.smoke(candidate))
+        wanted = self.bounds.smoke or self.bounds.max_p99_ms is not None
+        found = judge(replace(self.bounds, smoke=False, max_p99_ms=None), evidence)
+        if wanted and self.smoke is not None and gates.verdict(found) == "pass":
+            tried = self.smoke(candidate)
+            evidence = replace(evidence, smoke=tried, latency=tried.latency)
         found = judge(self.bounds, evidence)
         if champion is not None and candidate.posterior == champion.posterior:
             return (*found, Finding("candidate", "wait", "the candidate's belief is the champion's"))

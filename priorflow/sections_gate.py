@@ -41,9 +41,9 @@ class GateSettings(Section):
     max_kl_per_example: float = Field(default=50.0, gt=0)
     """Most nats a window may move the belief, per example; beyond it something is odd."""
     max_p99_ms: Annotated[float, Field(gt=0)] | None = None
-    """Longest 99th percentile of the time to an answer; `run` times none, so with a bound here it waits."""
+    """Longest 99th percentile of the time to an answer, in a clean process; not asked if nothing is said."""
     min_answers: int = Field(default=100, ge=1)
-    """Fewest timed answers that count for `max_p99_ms`."""
+    """Answers that are timed for `max_p99_ms`."""
     smoke: bool = False
     """Whether a candidate that passes all else must load in a clean process and answer; costs seconds."""
 

@@ -42,7 +42,8 @@ class Evidence:
 def judge(bounds: Bounds, evidence: Evidence) -> tuple[Finding, ...]:
     """Return what every gate says of the candidate; `verdict` sums it up.
 
-    `latency` and `smoke` are asked only where the bounds ask for them.
+    `latency` and `smoke` are asked only where the bounds ask for them; a version that was loaded for the
+    one and did not answer fails for the other.
     """
     found = [
         better(bounds, evidence),
@@ -52,7 +53,7 @@ def judge(bounds: Bounds, evidence: Evidence) -> tuple[Finding, ...]:
     ]
     if bounds.max_p99_ms is not None:
         found.append(latency(bounds, evidence.latency))
-    if bounds.smoke:
+    if bounds.smoke or (evidence.smoke is not None and not evidence.smoke.loaded):
         found.append(smoke(evidence.candidate, evidence.smoke))
     return tuple(found)
 

@@ -51,11 +51,15 @@ class Latency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Smoke:
-    """What came of loading `snapshot` in a clean process and asking it something; `why` if nothing did."""
+    """What came of loading `snapshot` in a clean process and asking it something; `why` if nothing did.
+
+    `latency`: how long its answers took there, where that was asked for.
+    """
 
     snapshot: str
     loaded: bool
     why: str = ""
+    latency: Latency | None = None
 
 
 def calibration(bounds: Bounds, bins: Sequence[ReliabilityBin]) -> Finding:
@@ -122,9 +126,7 @@ def latency(bounds: Bounds, seen: Latency | None) -> Finding:
     line = f"p99 {seen.p99_ms:.1f} ms over {seen.answers} answers, bound {bounds.max_p99_ms:.1f} ms"
     if seen.p99_ms <= bounds.max_p99_ms:
         return Finding("latency", "pass", line, numbers)
-    return Finding(
-        "latency", "fail", f"{line}; take fewer learn.draws, or measure on a quiet machine", numbers
-    )
+    return Finding("latency", "fail", f"{line}; take fewer draws, or measure on a quiet machine", numbers)
 
 
 def smoke(candidate: str, seen: Smoke | None) -> Finding:

@@ -22,6 +22,7 @@ from priorflow.unheard import MOST_WINDOWS, catch_up
 from stream.plan import Member
 from tests.app.judged import BOUNDS, Court
 from trainers.bounds import Bounds
+from trainers.guards import Latency, Smoke
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -84,6 +85,47 @@ def test_the_champion_is_asked_about_a_sample(court: Court) -> None:
     assert court.oracle.asked == MOST_EVENTS
     assert line is not None
     assert line.evidence["case"]["wager"]["events"] == 2 * MOST_EVENTS
+
+
+@pytest.mark.parametrize(
+    ("took", "action", "said"),
+    [
+        (Latency(answers=100, p99_ms=80.0), "promote", "pass"),
+        (Latency(answers=100, p99_ms=80.1), "refuse", "fail"),
+        (Latency(answers=99, p99_ms=1.0), "wait", "wait"),
+        (None, "wait", "wait"),
+    ],
+)
+def test_a_candidate_whose_answers_take_longer_than_the_bound_is_refused(
+    court: Court, took: Latency | None, action: str, said: str
+) -> None:
+    asked: list[str] = []
+
+    def tried(candidate: Snapshot) -> Smoke:
+        asked.append(candidate.sha)
+        return Smoke(snapshot=candidate.sha, loaded=True, latency=took)
+
+    plain, slow = (replace(court.gate(b), smoke=tried) for b in (BOUNDS, replace(BOUNDS, max_p99_ms=80.0)))
+    court.step(0.8)
+    line = court.step(0.8, gate=slow)
+    assert line is not None
+    assert (line.action, gates(line)["latency"]) == (action, said)
+    assert asked == [line.snapshot]
+    court.step(0.8, gate=plain)
+    assert len(asked) == 1, "without a bound nobody loads anything"
+    court.step(0.05, gate=slow)
+    court.step(0.05, gate=slow)
+    assert len(asked) <= 2, "nor for a candidate that fails already"
+
+
+def test_a_candidate_that_cannot_be_timed_because_it_does_not_load_is_refused(court: Court) -> None:
+    def broken(candidate: Snapshot) -> Smoke:
+        return Smoke(snapshot=candidate.sha, loaded=False, why="no torch")
+
+    court.step(0.8)
+    line = court.step(0.8, gate=replace(court.gate(replace(BOUNDS, max_p99_ms=80.0)), smoke=broken))
+    assert line is not None
+    assert (line.action, gates(line)["smoke"]) == ("refuse", "fail")
 
 
 def forced(court: Court, snapshot: Snapshot) -> None:

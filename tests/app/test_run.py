@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from priorflow.config import ConfigError, Settings
 from priorflow.console import JsonLines, Silent
 from priorflow.replay import branch, verify
 from priorflow.run import execute
-from priorflow.smoke import smoke
+from priorflow.smoke import latency, smoke
 from tests.app.histories import history, opened
 from tests.app.streams import EVENTS, archived, small_settings, small_stream
 from trainers.guards import Smoke
@@ -90,6 +92,27 @@ def test_a_snapshot_answers_in_a_clean_process_or_the_gate_hears_why(done: Setti
     gone = smoke(done, replace(head, posterior="0" * 64))
     assert not gone.loaded
     assert "0000" in gone.why
+
+
+def test_its_answers_are_timed_where_there_is_a_bound(done: Settings) -> None:
+    head = history(done)[-1]
+    timed = done.gate.model_copy(update={"max_p99_ms": 60_000.0, "min_answers": 7})
+    tried = smoke(done.model_copy(update={"gate": timed}), head)
+    assert tried.loaded
+    assert tried.latency is not None
+    assert tried.latency.answers == 7
+    assert 0 < tried.latency.p99_ms < 60_000
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=400))
+def test_the_percentile_is_a_time_that_was_taken_and_nearly_all_came_by_then(took_ms: list[float]) -> None:
+    seen = latency(took_ms)
+    assert seen is not None
+    by_then = sum(ms <= seen.p99_ms for ms in took_ms)
+    before = sum(ms < seen.p99_ms for ms in took_ms)
+    assert (seen.answers, seen.p99_ms in took_ms) == (len(took_ms), True)
+    assert before / len(took_ms) < 0.99 <= by_then / len(took_ms) + 1e-12
+    assert latency([]) is None
 
 
 class Died(BaseException):

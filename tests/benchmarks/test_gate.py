@@ -55,4 +55,4 @@ def test_streams_that_are_promoted_falsely_are_counted_once(monkeypatch: pytest.
 )
 def test_a_share_has_the_interval_of_the_tables(hits: int, n: int, low: float, high: float) -> None:
     found = share(hits, n)
-    assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    assert [found.low, found.high] == pytest.approx([low, high], abs=1e-4)

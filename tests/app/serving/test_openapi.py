@@ -14,6 +14,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks
+from schemathesis.core.result import Ok
 from schemathesis.schemas import APIOperation
 
 from connectors.blobs import open_blobs
@@ -61,8 +62,11 @@ def operations(learned: Settings) -> Iterator[dict[str, APIOperation[Any, Any, A
     load_all_checks()
     with served(learned, Silent()) as service:
         schema = schemathesis.openapi.from_asgi("/openapi.json", service.app)
-        found = (one.ok() for one in schema.get_all_operations())
-        yield {one.path: one for one in found}
+        found = {}
+        for one in schema.get_all_operations():
+            assert isinstance(one, Ok), one
+            found[one.ok().path] = one.ok()
+        yield found
 
 
 def test_every_place_is_attacked(operations: dict[str, Any]) -> None:
