@@ -13,11 +13,13 @@ from posterior.snapshot import (
     REWOUND,
     Blobs,
     Chain,
+    Erasure,
     LedgerCorrupt,
     LedgerError,
     PlanRow,
     Snapshot,
     Span,
+    stand_in,
 )
 from stream.plan import Counts, canonical_json
 
@@ -26,7 +28,8 @@ T = TypeVar("T")
 MIN_PREFIX: Final = 6
 FIRST: Final = ("root", "branch")
 WINDOWED: Final = ("learned", "quarantined")  # rows that close a window, hence need a plan
-UNMOVED: Final = ("quarantined", "progress")  # rows that keep the parent's tensors
+UNMOVED: Final = ("quarantined", "progress", "erased")  # rows that keep the parent's tensors
+STILL: Final = ("erased",)  # rows that read nothing
 
 
 def check_commit(
@@ -115,14 +118,29 @@ def check_lineage(line: Sequence[Snapshot]) -> None:
             raise _corrupt(row, f"row {seq} was expected here, on top of {_sha(parent)}")
 
 
-def check_blobs(snapshot: Snapshot, blobs: Blobs) -> None:
-    """Read both blobs back and compare their hashes with their names."""
+def check_blobs(snapshot: Snapshot, blobs: Blobs, erasures: Sequence[Erasure] = ()) -> None:
+    """Read both blobs back and compare their hashes with their names.
+
+    Of a state that was erased, what stands in its place is read.
+    """
+    found = stand_in(erasures, snapshot.stream_state)
     try:
         blobs.get(snapshot.posterior)
-        blobs.get(snapshot.stream_state)
+        blobs.get(snapshot.stream_state if found is None else str(found.instead))
     except LedgerCorrupt as broken:
         message = f"{_name(snapshot)}: {broken}"
         raise LedgerCorrupt(message) from broken
+
+
+def check_erased(snapshot: Snapshot, erased: Sequence[Erasure], blobs: Blobs) -> None:
+    """Check what a row does away with: only an `erased` one may, and what stands instead must be there."""
+    if erased and snapshot.kind != "erased":
+        raise _corrupt(snapshot, "does away with something, but is no erasure")
+    for one in erased:
+        if (one.chain, one.row, one.seq) != (snapshot.chain, snapshot.sha, snapshot.seq):
+            raise _corrupt(snapshot, f"what it does away with names row {one.seq} of {one.chain}")
+        if one.instead is not None:
+            blobs.get(one.instead)
 
 
 def damaged(chain: str, why: LedgerCorrupt) -> LedgerCorrupt:
@@ -183,6 +201,8 @@ def _spans(snapshot: Snapshot, parent: Snapshot | None) -> None:
     after = _by_partition(snapshot, snapshot.spans)
     for partition in before.keys() - after.keys():
         raise _corrupt(snapshot, f"partition {partition[0]}[{partition[1]}] has vanished")
+    if snapshot.kind in STILL and snapshot.spans != snapshot.spans_before:
+        raise _corrupt(snapshot, "reads nothing, but its positions have moved")
     for partition, span in after.items():
         _forward(snapshot, before.get(partition), span)
 

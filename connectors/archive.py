@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any, Final, final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from connectors.crash import Crash, live
 from stream.record import Position, RawRecord
 from stream.source import Partition, SourceLost
 
@@ -73,16 +74,45 @@ class ArchiveWriter:
         if not self._rows:
             return
         numbers = [int(path.stem.removeprefix("part-")) for path in parts(self._folder)]
-        path = self._folder / f"part-{max(numbers, default=-1) + 1:06d}.{self._form}"
-        temporary = path.with_suffix(".tmp")
-        if self._form == "jsonl":
-            temporary.write_text("".join(f"{_line(r)}\n" for r in self._rows), encoding="utf-8")
-        else:
-            pq.write_table(pa.Table.from_pylist([_cells(r) for r in self._rows], schema=_SCHEMA), temporary)
-        _fsync(temporary)
-        temporary.replace(path)
-        _fsync(self._folder)
+        _write(self._folder / f"part-{max(numbers, default=-1) + 1:06d}.{self._form}", self._rows)
         self._rows = []
+
+
+def rewrite(
+    archive: Path, changed: Callable[[RawRecord], RawRecord | None], *, crash: Crash = live
+) -> list[Position]:
+    """Put other records in the place of those that `changed` has one for, part by part; say which.
+
+    A part is written anew beside the old one and renamed over it, so that each is whole at any moment; one
+    without such a record is not touched. What a dead writer left half written is removed. Nobody may write
+    meanwhile. Steps for `crash`: before-part, after-part.
+    """
+    if archive.is_dir():
+        for path in archive.glob("part-*.tmp"):
+            path.unlink()
+    out: list[Position] = []
+    for path in parts(archive):
+        old = list(_read(path))
+        new = [changed(raw) or raw for raw in old]
+        found = [raw.position for raw, other in zip(old, new, strict=True) if other is not raw]
+        if found:
+            crash("before-part")
+            _write(path, new)
+            crash("after-part")
+        out += found
+    return out
+
+
+def _write(path: Path, rows: Sequence[RawRecord]) -> None:
+    """Write a part that is there whole or, after a power cut, as it was before."""
+    temporary = path.with_suffix(".tmp")
+    if path.suffix == ".jsonl":
+        temporary.write_text("".join(f"{_line(r)}\n" for r in rows), encoding="utf-8")
+    else:
+        pq.write_table(pa.Table.from_pylist([_cells(r) for r in rows], schema=_SCHEMA), temporary)
+    _fsync(temporary)
+    temporary.replace(path)
+    _fsync(path.parent)
 
 
 def _fsync(path: Path) -> None:

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 import fsspec
 
 from connectors.crash import Crash, live
-from posterior.snapshot import Blobs, LedgerCorrupt, LedgerUnavailable
+from posterior.snapshot import ErasableBlobs, LedgerCorrupt, LedgerUnavailable
 
 TEMPORARY = "tmp"
+_SHA: Final = re.compile("[0-9a-f]{64}")
 
 
-def open_blobs(url: str | Path, *, crash: Crash = live) -> Blobs:
+def open_blobs(url: str | Path, *, crash: Crash = live) -> ErasableBlobs:
     """Open a blob store: a folder by its path or file: URL, anything else through fsspec."""
     filesystem, root = fsspec.core.url_to_fs(str(url))
     if "file" in _protocols(filesystem):
@@ -60,6 +62,18 @@ class FolderBlobs:
         path = self._path(sha)
         with _translated(str(path)):
             return _verified(path.read_bytes(), sha, str(path))
+
+    def names(self) -> Sequence[str]:
+        """Return the shas of everything that is stored, sorted."""
+        return _shas(path.name for path in self._folder.glob("[0-9a-f][0-9a-f]/*"))
+
+    def remove(self, sha: str) -> None:
+        """Do away with the bytes for good; a no-op where there are none."""
+        path = self._path(sha)
+        with _translated(str(path)):
+            path.unlink(missing_ok=True)
+            if path.parent.exists():
+                _sync(path.parent)
 
     def sweep(self, before_s: float) -> int:
         """Remove what dead writers left before `before_s` (seconds since the epoch); count it."""
@@ -116,6 +130,23 @@ class RemoteBlobs:
         with _translated(path):
             return _verified(bytes(self._filesystem.cat_file(path)), sha, path)
 
+    def names(self) -> Sequence[str]:
+        """Return the shas of everything that is stored, sorted."""
+        with _translated(self._root):
+            found = self._filesystem.find(self._root) if self._filesystem.exists(self._root) else ()
+            return _shas(path.rpartition("/")[2] for path in found)
+
+    def remove(self, sha: str) -> None:
+        """Do away with the object; a no-op where there is none. A store of versions may keep an older one."""
+        path = self._path(sha)
+        with _translated(path), suppress(FileNotFoundError):
+            self._filesystem.rm_file(path)
+
+    def sweep(self, before_s: float) -> int:
+        """Nothing is left by writers: an object is there whole or not at all."""
+        del before_s
+        return 0
+
     def _path(self, sha: str) -> str:
         return f"{self._root}/{sha[:2]}/{sha}"
 
@@ -140,6 +171,24 @@ class MemoryBlobs:
             message = f"blob {sha} is {'missing' if data is None else 'damaged'}"
             raise LedgerCorrupt(message)
         return data
+
+    def names(self) -> Sequence[str]:
+        """Return the shas of everything that is kept, sorted."""
+        return sorted(self.stored)
+
+    def remove(self, sha: str) -> None:
+        """Do away with the bytes; a no-op where there are none."""
+        self.stored.pop(sha, None)
+
+    def sweep(self, before_s: float) -> int:
+        """Nothing is left by writers in a dict."""
+        del before_s
+        return 0
+
+
+def _shas(names: Iterable[str]) -> list[str]:
+    """Return the names that are a sha256, sorted: what else lies about is not ours."""
+    return sorted(name for name in names if _SHA.fullmatch(name))
 
 
 def _protocols(filesystem: Any) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, NoReturn
 from pydantic import ValidationError
 from pydantic_core import from_json
 
+from stream.erasure import read_husk
 from stream.prediction_id import event_of
 from stream.record import Event, Label, Millis, RawRecord, Record, Refusal, Stage
 
@@ -74,7 +75,7 @@ def decoder(rules: CodecRules) -> Callable[[RawRecord], Record]:
     def decode(raw: RawRecord) -> Record:
         value = raw.value
         if value is None:
-            return Record(raw.position, sha256().hexdigest(), _TOMBSTONE, raw)
+            return Record(raw.position, sha256().hexdigest(), read_husk(raw) or _TOMBSTONE, raw)
         if len(value) > limit:
             refusal = Refusal("size", f"{len(value)} bytes; records.max_bytes is {limit}")
             return Record(raw.position, sha256(value).hexdigest(), refusal, raw)

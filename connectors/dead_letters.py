@@ -1,14 +1,16 @@
-"""What operators do with records that were set aside: list them, look at one, send them again."""
+"""What operators do with records that were set aside: list them, look at one, send them again, erase them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, final
 
 from connectors.kafka_client import KafkaClient, NoSuchTopic
 from connectors.kafka_sink import KafkaSink
 from connectors.kafka_source import KafkaSource, KafkaSourceRules
+from connectors.kafka_topics import topic_facts
 from connectors.letters import REQUEUED, Letter, again, fold, marker, original, read_letter
 from stream.record import Position, RawRecord
 from stream.source import SourceError
@@ -86,3 +88,56 @@ def _records(client: KafkaClient, topic: str) -> Iterator[RawRecord]:
             yield from source.poll(timeout_ms=_WAIT_MS, max_records=_BATCH)
             if all(source.at_end(partition) for partition in source.partitions()):
                 return
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filed:
+    """A letter as it lies in its topic; `gone` if a tombstone of its key came after it.
+
+    `alone` if nothing else bears its key: only then may a tombstone of it be written.
+    """
+
+    letter: Letter
+    key: bytes | None
+    alone: bool
+    gone: bool
+
+
+def find_letters(client: KafkaClient, topic: str, meant: Callable[[RawRecord], bool]) -> list[Filed]:
+    """Return every copy of the letters whose record is meant, in the order in which they were filed."""
+    found: list[tuple[Letter, bytes | None]] = []
+    others, buried = set[bytes | None](), dict[bytes | None, Position]()
+    for raw in _records(client, topic):
+        known = read_letter(raw)
+        if known is None and raw.value is None:
+            buried[raw.key] = raw.position
+        elif known is not None and known.stage != REQUEUED and meant(original(raw)):
+            found.append((known, raw.key))
+        else:
+            others.add(raw.key)
+    return [
+        Filed(
+            letter=one,
+            key=key,
+            alone=bool(key) and key not in others,
+            gone=key in buried and buried[key] > one.filed,
+        )
+        for one, key in found
+    ]
+
+
+def bury_letters(client: KafkaClient, topic: str, letters: Sequence[Filed]) -> list[Position]:
+    """Write tombstones for letters, where the topic is compacted and a letter's key is its own.
+
+    Return the letters that compaction will take away; the others only retention, or an operator, can.
+    """
+    facts = topic_facts(client, [topic]).get(topic)
+    if facts is None or not facts.compacted:
+        return []
+    chosen = [one for one in letters if one.alone]
+    with closing(KafkaSink(client)) as sink:
+        for key in dict.fromkeys(one.key for one in chosen if not one.gone):
+            sink.send(topic, None, key=key)
+        sink.flush()
+    return [one.letter.filed for one in chosen]

@@ -16,7 +16,15 @@ from sqlalchemy import Connection, Engine, RowMapping, select
 
 from connectors import ledger_rows as rows
 from connectors import ledger_writes as writes
-from connectors.admission import check_begin, check_blobs, check_lineage, check_prefix, check_same, damaged
+from connectors.admission import (
+    check_begin,
+    check_blobs,
+    check_erased,
+    check_lineage,
+    check_prefix,
+    check_same,
+    damaged,
+)
 from connectors.crash import Crash, live
 from connectors.decision_log import next_decision
 from connectors.lease import held, is_gone, shown
@@ -28,6 +36,7 @@ from posterior.snapshot import (
     Chain,
     Circumstance,
     Decision,
+    Erasure,
     Fence,
     FloorRow,
     Json,
@@ -154,9 +163,11 @@ class SqlLedger:
         circumstance: Circumstance,
         *,
         publish: Sequence[str] = (),
+        erased: Sequence[Erasure] = (),
     ) -> None:
-        """Advance the head by one row in one transaction: row, head, plan done, outbox."""
+        """Advance the head by one row in one transaction: row, head, plan done, outbox, erasures."""
         check_blobs(snapshot, self._blobs)
+        check_erased(snapshot, erased, self._blobs)
         self._crash("before-ledger-commit")
         with self._fenced(fence) as (connection, chain):
             if chain["head"] == snapshot.sha:
@@ -167,6 +178,7 @@ class SqlLedger:
             if snapshot.plan is not None:
                 writes.close_plan(connection, fence.chain, snapshot.plan, "done")
             writes.post(connection, snapshot.sha, publish)
+            writes.insert_erasures(connection, erased)
             self._crash("in-ledger-commit")
         self._crash("after-ledger-commit")
 
@@ -174,8 +186,9 @@ class SqlLedger:
         """Return the newest snapshot, or None; LedgerCorrupt, with the way out, if it is damaged."""
         with self._read() as connection:
             row = rows.newest_row(connection, chain)
+            erased = rows.all_erasures(connection, chain) if row else ()
         try:
-            return self._verified(row) if row else None
+            return self._verified(row, erased) if row else None
         except LedgerCorrupt as broken:
             raise damaged(chain, broken) from broken
 
@@ -183,8 +196,9 @@ class SqlLedger:
         """Set aside, newest first, the rows above the newest one that verifies; name them."""
         with self._fenced(fence) as (connection, chain):
             bad: list[RowMapping] = []
+            erased = rows.all_erasures(connection, fence.chain)
             for row in connection.execute(rows.live_rows(fence.chain, newest_first=True)).mappings():
-                if self._verifies(row):
+                if self._verifies(row, erased):
                     break
                 bad.append(row)
             if bad:
@@ -205,6 +219,11 @@ class SqlLedger:
         line = [rows.as_snapshot(row) for row in found]
         check_lineage(line)
         return line
+
+    def erasures(self, chain: str) -> Sequence[Erasure]:
+        """Return what was erased from a chain, oldest first."""
+        with self._read() as connection:
+            return rows.all_erasures(connection, chain)
 
     def add_floors(self, fence: Fence, floors: Sequence[tuple[str, int, int, int]]) -> None:
         """Record floors (topic, partition, at_offset, floor_ms) before they take effect."""
@@ -306,14 +325,14 @@ class SqlLedger:
         suspect = f"{shown(owner)} owns the chain: if it is frozen, end it" if owner else "try again"
         return LedgerUnavailable(f"{locked}; {suspect}")
 
-    def _verified(self, row: RowMapping) -> Snapshot:
+    def _verified(self, row: RowMapping, erased: Sequence[Erasure]) -> Snapshot:
         snapshot = rows.as_snapshot(row)
-        check_blobs(snapshot, self._blobs)
+        check_blobs(snapshot, self._blobs, erased)
         return snapshot
 
-    def _verifies(self, row: RowMapping) -> bool:
+    def _verifies(self, row: RowMapping, erased: Sequence[Erasure]) -> bool:
         try:
-            self._verified(row)
+            self._verified(row, erased)
         except LedgerCorrupt:
             return False
         return True

@@ -10,12 +10,13 @@ from sqlalchemy import Connection, RowMapping, Select, func, select
 
 from connectors.admission import the_one
 from connectors.decision_log import check_log
-from connectors.ledger_schema import chains, decisions, floors, outbox, plans, snapshots
+from connectors.ledger_schema import chains, decisions, erasures, floors, outbox, plans, snapshots
 from connectors.manifest import read_manifest
 from posterior.snapshot import (
     Chain,
     Circumstance,
     Decision,
+    Erasure,
     FloorRow,
     LedgerCorrupt,
     LedgerError,
@@ -136,6 +137,14 @@ def all_floors(connection: Connection, chain: str) -> Sequence[FloorRow]:
         .order_by(floors.c.id)
     )
     return [FloorRow(seq, *row) for seq, row in enumerate(rows)]
+
+
+def all_erasures(connection: Connection, chain: str) -> Sequence[Erasure]:
+    """Return what was erased from a chain, oldest first."""
+    names = ("chain", "what", "instead", "row", "seq")
+    rows = select(erasures).where(erasures.c.chain == chain).order_by(erasures.c.id)
+    found = connection.execute(rows).mappings()
+    return [Erasure(**{name: row[name] for name in names}) for row in found]
 
 
 def unpublished(connection: Connection, target: str, limit: int) -> Sequence[OutboxRow]:

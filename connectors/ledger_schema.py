@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0001"  # the newest migration: what this release reads and writes
+REVISION: Final = "0002"  # the newest migration: what this release reads and writes
 
 SERIAL: Final = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER keys
 
@@ -134,4 +134,16 @@ decisions: Final = Table(
     Column("evidence", Text, nullable=False),
     Column("before", Text, nullable=False),
     Column("hash", Text, nullable=False),
+)
+
+erasures: Final = Table(
+    "erasures",
+    metadata,
+    Column("id", SERIAL, primary_key=True),
+    Column("chain", Text, ForeignKey("chains.name"), nullable=False),
+    Column("what", Text, nullable=False),
+    Column("instead", Text),
+    Column("row", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    UniqueConstraint("chain", "what"),
 )

@@ -19,10 +19,11 @@ from connectors.ledger_rows import (
     named_row,
     newest_row,
 )
-from connectors.ledger_schema import chains, decisions, floors, outbox, plans, snapshots
+from connectors.ledger_schema import chains, decisions, erasures, floors, outbox, plans, snapshots
 from posterior.snapshot import (
     Circumstance,
     Decision,
+    Erasure,
     Fence,
     LedgerCorrupt,
     PlanRow,
@@ -116,6 +117,12 @@ def insert_floors(connection: Connection, fence: Fence, rows: Sequence[tuple[str
     for row in rows:
         values = dict(zip(names, row, strict=True))
         insert_new(connection, floors, chain=fence.chain, epoch=fence.epoch, **values)
+
+
+def insert_erasures(connection: Connection, rows: Sequence[Erasure]) -> None:
+    """Write what a row does away with; what was before is not written again."""
+    for row in rows:
+        insert_new(connection, erasures, **asdict(row))
 
 
 def post(connection: Connection, sha: str, targets: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from connectors.admission import (
     check_begin,
     check_blobs,
     check_commit,
+    check_erased,
     check_lineage,
     check_plan,
     check_prefix,
@@ -33,6 +34,7 @@ from posterior.snapshot import (
     Chain,
     Circumstance,
     Decision,
+    Erasure,
     Fence,
     FloorRow,
     Json,
@@ -56,6 +58,7 @@ class _Line:
     plans: list[PlanRow] = field(default_factory=list)
     floors: list[tuple[str, int, int, int]] = field(default_factory=list)
     log: list[Decision] = field(default_factory=list)
+    erasures: list[Erasure] = field(default_factory=list)
 
     def head(self) -> Snapshot | None:
         return self.rows[-1] if self.rows else None
@@ -166,9 +169,11 @@ class MemoryLedger:
         circumstance: Circumstance,
         *,
         publish: Sequence[str] = (),
+        erased: Sequence[Erasure] = (),
     ) -> None:
-        """Advance the head by one row: row, head, plan done, outbox, all or nothing."""
+        """Advance the head by one row: row, head, plan done, outbox, erasures, all or nothing."""
         check_blobs(snapshot, self._blobs)
+        check_erased(snapshot, erased, self._blobs)
         self._crash("before-ledger-commit")
         with self._lock:
             line = self._fenced(fence)
@@ -183,6 +188,8 @@ class MemoryLedger:
                 line.close(snapshot.plan, "done")
             for target in publish:
                 self._post(snapshot.sha, target)
+            known = {one.what for one in line.erasures}
+            line.erasures.extend(one for one in erased if one.what not in known)
         self._crash("after-ledger-commit")
 
     def head(self, chain: str) -> Snapshot | None:
@@ -190,8 +197,8 @@ class MemoryLedger:
         line = self._lines.get(chain)
         head = line.head() if line else None
         try:
-            if head is not None:
-                check_blobs(head, self._blobs)
+            if line is not None and head is not None:
+                check_blobs(head, self._blobs, line.erasures)
         except LedgerCorrupt as broken:
             raise damaged(chain, broken) from broken
         return head
@@ -201,7 +208,7 @@ class MemoryLedger:
         discarded: list[str] = []
         with self._lock:
             line = self._fenced(fence)
-            while line.rows and not self._verifies(line.rows[-1]):
+            while line.rows and not self._verifies(line.rows[-1], line.erasures):
                 discarded.append(line.rows.pop().sha)
                 del self._standing[discarded[-1]]
             open_plan = line.open_plan()
@@ -221,6 +228,11 @@ class MemoryLedger:
         rows = list(line.rows) if line else []
         check_lineage(rows)
         return rows
+
+    def erasures(self, chain: str) -> Sequence[Erasure]:
+        """Return what was erased from a chain, oldest first."""
+        line = self._lines.get(chain)
+        return list(line.erasures) if line else []
 
     def add_floors(self, fence: Fence, floors: Sequence[tuple[str, int, int, int]]) -> None:
         """Record floors (topic, partition, at_offset, floor_ms) before they take effect."""
@@ -334,9 +346,9 @@ class MemoryLedger:
         )
         check_plan(snapshot, line.open_plan())
 
-    def _verifies(self, snapshot: Snapshot) -> bool:
+    def _verifies(self, snapshot: Snapshot, erased: Sequence[Erasure]) -> bool:
         try:
-            check_blobs(snapshot, self._blobs)
+            check_blobs(snapshot, self._blobs, erased)
         except LedgerCorrupt:
             return False
         return True

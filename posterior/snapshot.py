@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, Protocol
 
-Kind = Literal["root", "learned", "quarantined", "progress", "branch"]
+Kind = Literal["root", "learned", "quarantined", "progress", "branch", "erased"]
 Action = Literal["promote", "rollback", "refuse", "wait"]
 IN_CHARGE: Final[tuple[Action, ...]] = ("promote", "rollback")
 """Actions that put a snapshot in charge; other lines say why nothing changed."""
@@ -186,6 +186,35 @@ class FloorRow:
     floor_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure:
+    """What an `erased` row did away with: an event by the sha256 of its id, or a stored state of the stream.
+
+    `instead` is the sha of the state without it, None for an event; `row` and `seq` are the row's.
+    Unlike the row it is never set aside: what was forgotten stays forgotten when a chain is repaired.
+    """
+
+    chain: str
+    what: str
+    instead: str | None
+    row: str
+    seq: int
+
+
+def stand_in(erasures: Sequence[Erasure], state: str) -> Erasure | None:
+    """Return the newest erasure that put another state in the place of this one; None if it stands."""
+    by_state = {e.what: e for e in erasures if e.instead is not None}
+    found = None
+    while (found_next := by_state.get(state)) is not None:
+        found, state = found_next, str(found_next.instead)
+    return found
+
+
+def forgotten(erasures: Sequence[Erasure]) -> frozenset[str]:
+    """Return the events that were erased, by the sha256 of their ids."""
+    return frozenset(e.what for e in erasures if e.instead is None)
+
+
 class Blobs(Protocol):
     """Immutable bytes named by their sha256."""
 
@@ -195,6 +224,22 @@ class Blobs(Protocol):
 
     def get(self, sha: str) -> bytes:
         """Return the bytes; raises LedgerCorrupt if missing or altered."""
+        ...
+
+
+class ErasableBlobs(Blobs, Protocol):
+    """Blobs that can be done away with, which nobody does but an erasure that holds every chain."""
+
+    def names(self) -> Sequence[str]:
+        """Return the shas of everything that is stored, sorted."""
+        ...
+
+    def remove(self, sha: str) -> None:
+        """Do away with the bytes for good; a no-op where there are none."""
+        ...
+
+    def sweep(self, before_s: float) -> int:
+        """Remove what dead writers left before `before_s` (seconds since the epoch); count it."""
         ...
 
 
@@ -248,8 +293,9 @@ class Ledger(Protocol):
         circumstance: Circumstance,
         *,
         publish: Sequence[str] = (),
+        erased: Sequence[Erasure] = (),
     ) -> None:
-        """Advance the head by one row in one transaction: row, head, plan done, outbox.
+        """Advance the head by one row in one transaction: row, head, plan done, outbox, erasures.
 
         Refuses: a wrong epoch (Fenced); a parent that is not head, spans_before that differ from the
         parent's spans, spans that move backwards, counts that do not balance, a blob that does not
@@ -277,6 +323,10 @@ class Ledger(Protocol):
 
     def history(self, chain: str) -> Sequence[Snapshot]:
         """Return the chain from root to head."""
+        ...
+
+    def erasures(self, chain: str) -> Sequence[Erasure]:
+        """Return what was erased from a chain, oldest first, whatever became of the rows that say so."""
         ...
 
     def add_floors(self, fence: Fence, floors: Sequence[tuple[str, int, int, int]]) -> None:

@@ -19,6 +19,7 @@ from priorflow import (
     cli_broker,
     cli_config,
     cli_dlq,
+    cli_erasure,
     cli_export,
     cli_promotion,
     cli_run,
@@ -66,7 +67,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for module in (cli_run, cli_serve, cli_promotion, cli_export, cli_state):
+    for module in (cli_run, cli_serve, cli_promotion, cli_erasure, cli_export, cli_state):
         for name, function in module.COMMANDS.items():
             app.command(name)(command(function))
     for module in (cli_snapshots, cli_broker, cli_dlq, cli_assets, cli_config):

@@ -123,18 +123,21 @@ def replay(
     _conclude(at, origin, verdicts)
 
 
-def _conclude(at: Invocation, chain: str, verdicts: Sequence[tuple[int, str, bool]]) -> None:
+def _conclude(at: Invocation, chain: str, verdicts: Sequence[tuple[int, str, bool | None]]) -> None:
     """Show what was the same again; any difference is an exit status of its own."""
     console = at.console()
     rows = [{"window": i, "snapshot": sha, "same": same} for i, sha, same in verdicts]
     console.table(f"replay of {chain}", rows, event="verified")
-    differ = [index for index, _, same in verdicts if not same]
-    facts = {"chain": chain, "windows": len(rows), "differ": differ}
+    differ = [index for index, _, same in verdicts if same is False]
+    erased = [index for index, _, same in verdicts if same is None]
+    facts = {"chain": chain, "windows": len(rows), "differ": differ, "erased": erased}
     if differ:
         listed = ", ".join(map(str, differ))
         console.warn(f"not the same again: window {listed}", event="replay", **facts)
         raise typer.Exit(ExitCode.DIFFERS)
-    console.say(f"{len(rows)} windows bit for bit the same again", event="replay", **facts)
+    text = f"{len(rows) - len(erased)} windows bit for bit the same again"
+    text += f", {len(erased)} learned from what was erased since" if erased else ""
+    console.say(text, event="replay", **facts)
 
 
 COMMANDS: Final[Mapping[str, Callable[..., None]]] = {"demo": demo, "run": run, "replay": replay}

@@ -72,16 +72,18 @@ def verify(
 ) -> None:
     """Verify stored bytes, hashes, lineage, positions and accounting; trains nothing (see replay)."""
     settings = at.settings()
+    from posterior.snapshot import stand_in
     from priorflow.lineage import faults
     from priorflow.opening import reading, require_history, require_snapshot
 
-    console, bad = at.console(), 0
+    console, bad, erased = at.console(), 0, list[int]()
     with reading(settings) as (ledger, blobs):
         name = chain or settings.chain.name
         if sha is not None:
             name = require_snapshot(ledger, sha).chain
         line = require_history(ledger, name)
         ledger.decisions(name)  # refuses to be read if its hashes do not chain
+        erasures = ledger.erasures(name)
         pairs = [
             (row, parent)
             for row, parent in zip(line, (None, *line), strict=False)
@@ -89,12 +91,19 @@ def verify(
         ]
         with console.progress("verifying", total=len(pairs)) as progress:
             for row, parent in pairs:
+                found = stand_in(erasures, row.stream_state)
+                erased += [] if found is None else [found.seq]
                 for fault in faults(row, parent, ledger, blobs):
                     bad += 1
                     console.warn(f"{row.sha[:12]}: {fault}", event="fault", sha=row.sha)
                 progress.advance()
     text = f"{len(pairs)} snapshots verified, {bad} faults"
-    console.say(text, event="verified", snapshots=len(pairs), faults=bad)
+    if erased:
+        by = ", ".join(map(str, sorted(set(erased))))
+        text += (
+            f"; states of the stream of {len(erased)} were erased in part by row {by}, and the rest verifies"
+        )
+    console.say(text, event="verified", snapshots=len(pairs), faults=bad, erased=len(erased))
     if bad:
         raise typer.Exit(ExitCode.LOST)
 

@@ -95,6 +95,6 @@ def faults(snapshot: Snapshot, parent: Snapshot | None, ledger: Ledger, blobs: B
     except LedgerCorrupt as broken:
         yield str(broken)
     try:
-        check_blobs(snapshot, blobs)
+        check_blobs(snapshot, blobs, ledger.erasures(snapshot.chain))
     except LedgerCorrupt as broken:
         yield str(broken)

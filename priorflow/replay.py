@@ -23,6 +23,7 @@ from priorflow.console import Console
 from priorflow.judging import scorer
 from priorflow.learning import differences
 from priorflow.opening import NoLedger, require_history
+from priorflow.replay_erased import Past
 from priorflow.rules import codec_rules
 from priorflow.run import (
     RunOutcome,
@@ -73,8 +74,11 @@ def verify(
     last: int | None,
     source: str | None,
     console: Console,
-) -> list[tuple[int, str, bool]]:
-    """Learn windows `first` to `last` again; return (window, sha, the same bit for bit)."""
+) -> list[tuple[int, str, bool | None]]:
+    """Learn windows `first` to `last` again; return (window, sha, the same bit for bit).
+
+    None where that can be told no more: the window learned from what has been erased since.
+    """
     wanted = settings if source is None else settings.model_copy(update={"source": source})
     with ExitStack() as stack:
         blobs = open_blobs(wanted.blobs_url)
@@ -177,10 +181,22 @@ def _parts(settings: Settings, ledger: SqlLedger, blobs: Blobs, log: Source, upd
     )
 
 
-def _again(parts: Parts, rules: Rules, parent: Snapshot, child: Snapshot, console: Console) -> bool:
-    """Derive one snapshot again; tell what differs if anything does."""
+def _again(parts: Parts, rules: Rules, parent: Snapshot, child: Snapshot, console: Console) -> bool | None:
+    """Derive one snapshot again; tell what differs if anything does, None if that was erased."""
     if child.kind == "branch":
         return _branched_again(parts, parent, child, console)
+    past = Past(parts.ledger, parts.blobs, child.chain)
+    if child.kind == "erased":
+        return _forgotten_again(past, parent, child, console)
+    by = past.learned_from_erased(child)
+    if by is not None:
+        console.say(
+            f"window {child.index} learned from what row {by} erased: it cannot be learned again",
+            event="erased",
+            index=child.index,
+            by=by,
+        )
+        return None
     intake = resume(parts, rules, parent)
     closing = closing_again(parts, rules, intake)
     if closing is None:
@@ -196,6 +212,9 @@ def _again(parts: Parts, rules: Rules, parent: Snapshot, child: Snapshot, consol
         )
     made = derive(parts, rules, parent, intake, closing, plan.sha if plan else None)
     if made.snapshot.sha == child.sha:
+        return True
+    assert isinstance(parts.blobs, _HashOnly)
+    if past.same_but_for_erased(made.snapshot, parts.blobs.made[made.snapshot.stream_state], child):
         return True
     for why in _why(parts, made.snapshot, child, plan.content if plan else {}, known):
         console.warn(f"window {child.index}: {why}", event="differs", index=child.index)
@@ -216,11 +235,19 @@ def _branched_again(parts: Parts, parent: Snapshot, child: Snapshot, console: Co
     return False
 
 
+def _forgotten_again(past: Past, parent: Snapshot, child: Snapshot, console: Console) -> bool:
+    """Derive a row that forgets from its parent and from what it says is forgotten."""
+    if past.forgotten_again(parent, child):
+        return True
+    console.warn(f"row {child.seq}: it is not its parent without what it says it erased", event="differs")
+    return False
+
+
 def _why(parts: Parts, made: Snapshot, child: Snapshot, plan: Mapping[str, Any], known: Any) -> Iterator[str]:
     """Yield what differs, records first: an altered record is the likeliest reason."""
     if known is not None:
         yield from _members(plan["members"], known.content["members"])
-    if made.stream_state != child.stream_state:
+    if made.stream_state != child.stream_state and not parts.ledger.erasures(child.chain):
         yield from _waiting(parts.blobs, made, child)
     if made.rejected != child.rejected:
         odd = sorted(set(made.rejected) ^ set(child.rejected))
@@ -246,7 +273,8 @@ def _members(now: list[list[str]], then: list[list[str]]) -> Iterator[str]:
 
 def _waiting(blobs: Blobs, made: Snapshot, child: Snapshot) -> Iterator[str]:
     assert isinstance(blobs, _HashOnly)
-    now, then = json.loads(blobs.made[made.stream_state]), json.loads(blobs.get(child.stream_state))
+    now = json.loads(blobs.made[made.stream_state])
+    then = json.loads(blobs.get(child.stream_state))
     for store, place in _STORES.items():
         rows_now = {row[0]: row for row in now["store"][store]}
         rows_then = {row[0]: row for row in then["store"][store]}

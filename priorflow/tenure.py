@@ -18,9 +18,18 @@ from priorflow.config import Settings
 def owned(
     ledger: SqlLedger, settings: Settings, *, takeover: bool
 ) -> Iterator[tuple[Fence, threading.Event]]:
-    """Hold the chain's lease; the event is set when it is lost."""
-    ttl_s = settings.ledger.lease / 1000
-    fence = ledger.acquire(settings.chain.name, owner=this_owner(), ttl_s=ttl_s, takeover=takeover)
+    """Hold the lease of the settings' chain; the event is set when it is lost."""
+    with holding(ledger, settings.chain.name, lease_ms=settings.ledger.lease, takeover=takeover) as held:
+        yield held
+
+
+@contextmanager
+def holding(
+    ledger: SqlLedger, chain: str, *, lease_ms: int, takeover: bool = False
+) -> Iterator[tuple[Fence, threading.Event]]:
+    """Hold a chain's lease and renew it; the event is set when it is lost."""
+    ttl_s = lease_ms / 1000
+    fence = ledger.acquire(chain, owner=this_owner(), ttl_s=ttl_s, takeover=takeover)
     done, lost = threading.Event(), threading.Event()
 
     def renew() -> None:

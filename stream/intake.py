@@ -19,11 +19,12 @@ from typing import Any, Final, Literal, final
 
 from stream.breaker import Breaker, BreakerRules
 from stream.clock import ClockRules
+from stream.erasure import NOTHING, LeftOut, left_out_of
 from stream.join import Join
 from stream.labels import Horizons
 from stream.merge import DAWN, Merge, Placed
 from stream.plan import Arrival, Closing, Counts, Forecast, Member, Reach, Setaside, canonical_json
-from stream.record import Event, Label, Millis, RawRecord, Record, Refusal
+from stream.record import Erased, Event, Label, Millis, RawRecord, Record, Refusal
 from stream.source import EVERYWHERE, Floor, Partition
 from stream.window import WindowRules
 
@@ -73,16 +74,18 @@ class Intake:
         *,
         floors: Sequence[Floor] = (),
         state: bytes | None = None,
+        left_out: LeftOut = NOTHING,
     ) -> None:
         """Start at the beginning, or where `state` left off; `floors` are all of the chain's.
 
         A saved chain knows its partitions: `partitions` then says nothing, and one that appeared
-        since joins by a recorded floor.
+        since joins by a recorded floor. It knows what it does without, too; `left_out` is for a new one.
         """
         data: dict[str, Any] = json.loads(state) if state else {}
         reach = [Reach(t, p, low, w, tuple(b), n) for t, p, low, w, b, n in data.get("reach", ())]
         first_times = {(t, p): time_ms for t, p, time_ms in data.get("first_times", ())}
         self._rules = rules
+        self._left_out = left_out_of(data) if data else left_out
         self._merge = Merge(rules.clock, () if data else partitions, reach, (), first_times)
         self._endings: list[int] = []
         self._ended: int = data.get("ended", DAWN)  # up to where recorded endings were met
@@ -175,6 +178,8 @@ class Intake:
 
     def offer(self, record: Record) -> None:
         """Take in a record as polled."""
+        if self._left_out:
+            record = self._left_out.emptied(record)
         body, vocabulary = record.body, self._rules.label_vocabulary
         # Here and not at release: a label that is no label must not move its partition's watermark.
         if vocabulary is not None and isinstance(body, Label) and body.label not in vocabulary:
@@ -216,7 +221,7 @@ class Intake:
     def _counts_as_news(self, top: Placed) -> bool:
         """Tell whether a record may end a time window: what is set aside must change nothing."""
         late, record = top[5], top[6]
-        return not isinstance(record.body, Refusal) and not (late and self._diverted(record))
+        return isinstance(record.body, Event | Label) and not (late and self._diverted(record))
 
     def aside(self) -> tuple[Setaside, ...]:
         """Return what was set aside since the last closing, for the moment a breaker trips."""
@@ -255,10 +260,11 @@ class Intake:
             ],
             "first_times": first_times,
             "ended": self._ended,
-            "counts": asdict(self.counts),
+            "counts": self.counts.told(),
             "index": self._index,
             "now": self._now,
             "extra": self.extra,
+            **self._left_out.dump(),
         }
         parts = {name: canonical_json(value) for name, value in told.items()} | self._join.dump()
         return b"{" + b",".join(b'"%b":%b' % (k.encode(), v) for k, v in sorted(parts.items())) + b"}"
@@ -290,6 +296,9 @@ class Intake:
         counts["expired"] += self._join.expire(time_ms)
         if isinstance(body, Refusal):
             self._dead_letter(record.whole(), body)
+        elif isinstance(body, Erased):
+            counts["erased"] += 1
+            self._breaker.good()
         elif late and self._diverted(record):
             counts["late"] += 1
             self._setaside.append(Setaside(record.whole(), None))

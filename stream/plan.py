@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from stream.record import Millis, Position, RawRecord, Refusal
@@ -92,6 +92,7 @@ class Counts:
     dead_lettered: int = 0
     expired: int = 0
     quarantined: int = 0
+    erased: int = 0
 
     def balance(self) -> int:
         """Return consumed minus everything accounted for; anything but 0 is our bug."""
@@ -103,7 +104,13 @@ class Counts:
             + self.dead_lettered
             + self.expired
             + self.quarantined
+            + self.erased
         )
+
+    def told(self) -> dict[str, int]:
+        """Return the accounts as rows keep them: `erased` only where there is any; older rows have none."""
+        told = asdict(self)
+        return told if self.erased else {name: n for name, n in told.items() if name != "erased"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """What arrives: raw bytes with a position, and what they mean once validated.
 
 `RawRecord` is what a `Source` yields; a codec turns it into a `Record` whose body is an `Event`, a
-`Label` or a `Refusal`. A refusal is a value, not an exception: a bad record takes its place in the
-order like any other and is dead-lettered when it is released.
+`Label` or a `Refusal`, or an `Erased` of which nothing is left. A refusal is a value, not an exception: a
+bad record takes its place in the order like any other and is dead-lettered when it is released.
 """
 
 from __future__ import annotations
@@ -77,6 +77,14 @@ class Refusal:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What is left of an event or label that is to be forgotten: its event's id as sha256, and its time."""
+
+    event_id: str
+    time_ms: Millis
+
+
 @value()
 class Record:
     """A decoded record: its position, the sha256 of the bytes that say it, and what it says.
@@ -87,7 +95,7 @@ class Record:
 
     position: Position
     sha256: str
-    body: Event | Label | Refusal
+    body: Event | Label | Refusal | Erased
     raw: RawRecord | None
 
     def whole(self) -> RawRecord:

@@ -9,6 +9,7 @@ can be rebuilt from the ledger. The loop reads no clock and no random number but
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Protocol
 
@@ -18,16 +19,20 @@ from posterior.snapshot import (
     Blobs,
     Chain,
     Circumstance,
+    Erasure,
     Fence,
     Kind,
     Ledger,
     PlanRow,
     Snapshot,
     Span,
+    forgotten,
+    stand_in,
 )
 from posterior.tensors import from_bytes, to_bytes
 from stream.breaker import TooMuchBad
 from stream.drift import Alarms, DriftWatch
+from stream.erasure import LeftOut, without
 from stream.intake import Intake, IntakeRules, labels_after
 from stream.plan import Arrival, Closing, Member, Plan, Reach, Setaside, sha256_json, window_seed
 from stream.record import RawRecord, Record
@@ -152,8 +157,13 @@ def _branched(parts: Parts, branching: Branching, head: Snapshot, closing: bool)
 
 
 def begin_chain(parts: Parts, rules: Rules, fence: Fence) -> Snapshot:
-    """Commit the root: the base prior, at the beginning of every partition."""
-    intake = Intake(rules.intake, parts.source.partitions())
+    """Commit the root: the base prior, at the beginning of every partition.
+
+    What was erased from another chain of the same topics is not learned by this one either.
+    """
+    partitions = parts.source.partitions()
+    gone = _forgotten_of(parts.ledger, {topic for topic, _ in partitions})
+    intake = Intake(rules.intake, partitions, left_out=LeftOut(gone))
     outcome = parts.updater.carry_out(_order(rules, {}, (), (), 0))
     root = Snapshot(
         chain=rules.chain.name,
@@ -168,22 +178,40 @@ def begin_chain(parts: Parts, rules: Rules, fence: Fence) -> Snapshot:
         labels=(),
         spans_before=(),
         spans=_spans(intake.reach()),
-        counts=asdict(intake.counts),
+        counts=intake.counts.told(),
         report={},
     )
     parts.ledger.commit(fence, root, parts.circumstance({}))
     return root
 
 
+def _forgotten_of(ledger: Ledger, topics: AbstractSet[str]) -> frozenset[str]:
+    """Return the events that any chain which read one of these topics has forgotten."""
+    gone: set[str] = set()
+    for chain in ledger.chains():
+        erased = forgotten(ledger.erasures(chain.name))
+        if erased and topics & {span.topic for span in ledger.history(chain.name)[-1].spans}:
+            gone |= erased
+    return frozenset(gone)
+
+
 def resume(parts: Parts, rules: Rules, head: Snapshot) -> Intake:
-    """Return an intake behind `head`, and the source positioned there."""
+    """Return an intake behind `head`, and the source positioned there; what was erased stays forgotten."""
     floors = [
         Floor(f.topic, f.partition, f.at_offset, f.floor_ms) for f in parts.ledger.floors(rules.chain.name)
     ]
-    state = parts.blobs.get(head.stream_state)
+    state = state_behind(parts.blobs, parts.ledger.erasures(rules.chain.name), head)
     intake = Intake(rules.intake, (), floors=floors, state=state)
     parts.source.seek(intake.wanted())
     return intake
+
+
+def state_behind(blobs: Blobs, erasures: Sequence[Erasure], head: Snapshot) -> bytes:
+    """Return the state of the stream behind a row, without what was erased since."""
+    found = stand_in(erasures, head.stream_state)
+    state = blobs.get(head.stream_state if found is None else str(found.instead))
+    gone = forgotten(erasures)
+    return without(state, LeftOut(gone)) if gone else state
 
 
 def settle(
@@ -237,7 +265,7 @@ def derive(
         labels=intake.classes,
         spans_before=_spans(closing.reach_before),
         spans=_spans(closing.reach),
-        counts=asdict(intake.counts),
+        counts=intake.counts.told(),
         report={**_report(whole, outcome, scored, alarms, why), **kept(head, posterior)},
         rejected=tuple(str(s.raw.position) for s in closing.setaside),
     )

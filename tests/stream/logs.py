@@ -13,12 +13,12 @@ from stream.clock import ClockRules
 from stream.intake import Intake, IntakeRules
 from stream.labels import Horizons
 from stream.plan import Closing
-from stream.record import Event, Label, Position, RawRecord, Record, Refusal
+from stream.record import Erased, Event, Label, Position, RawRecord, Record, Refusal
 from stream.source import Floor, Partition
 from stream.window import WindowRules
 
 EVENTS, LABELS = "events", "labels"
-Body = Event | Label | Refusal
+Body = Event | Label | Refusal | Erased
 Log = dict[Partition, list[Body]]
 
 RULES = IntakeRules(
