@@ -118,4 +118,45 @@ def _offer(console: Console, request: Request, found: Erased) -> None:
     console.say(text, event="learned_by", command=way, **facts)
 
 
-COMMANDS: Final[Mapping[str, Callable[..., None]]] = {"erase": erase}
+def unlearn(
+    at: Invocation,
+    into: Annotated[str, typer.Option(metavar="CHAIN", help="What the new chain is called.")],
+    event_ids: Ids = None,
+    offsets: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOPIC:PARTITION:FROM-TO", help="A stretch of a topic, both ends; repeatable."),
+    ] = None,
+    chain: Chain = None,
+    source: Annotated[
+        str | None, typer.Option(help="`kafka`, or `archive:FOLDER`; default: as configured.")
+    ] = None,
+) -> None:
+    """Derive a chain again without some records, into a new one, and say what that changed.
+
+    It begins where the first window learned from them. Nothing is promoted; called again, it goes on.
+    """
+    if not event_ids and not offsets:
+        msg = "say what to do without: --event-id ID, or --offsets TOPIC:PARTITION:FROM-TO"
+        raise typer.BadParameter(msg)
+    settings, console = at.settings({"source": source}), at.console()
+    from dataclasses import asdict
+
+    from priorflow import unlearning
+
+    wanted = unlearning.Wanted(
+        ids=tuple(dict.fromkeys(event_ids or ())),
+        stretches=tuple(map(unlearning.parse_stretch, offsets or ())),
+        chain=chain or settings.chain.name,
+        into=into,
+    )
+    changed = unlearning.unlearn(settings, wanted, console=console)
+    console.table(f"{wanted.chain} and {into}", [asdict(one) for one in changed], event="changed")
+    left, open_ = sum(one.left_out for one in changed), sum(one.after is None for one in changed)
+    text = f"{len(changed)} windows, {left} members left out"
+    text += f"; the last {open_} are not full yet" if open_ else ""
+    way = f"priorflow run --set chain.name={shlex.quote(into)}"
+    text += f". Nothing was promoted; {way} goes on with it"
+    console.say(text, event="unlearned", chain=into, windows=len(changed), left_out=left, command=way)
+
+
+COMMANDS: Final[Mapping[str, Callable[..., None]]] = {"erase": erase, "unlearn": unlearn}

@@ -84,7 +84,7 @@ class Gatekeeper:
             row = found[0]
             if row.kind == "branch":
                 found = self.ledger.snapshot(row.report.get(OF, row.sha))
-                return None if found is None else found[0]
+                return None if found is None or found[0].kind == "root" else found[0]
             if row.kind == "learned":
                 return row
         return None

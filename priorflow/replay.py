@@ -84,7 +84,7 @@ def verify(
         blobs = open_blobs(wanted.blobs_url)
         ledger = open_ledger(wanted.ledger_url, blobs)
         stack.callback(ledger.close)
-        rules = _rules(wanted, ledger, chain)
+        rules = rules_for(wanted, ledger, chain)
         history = require_history(ledger, chain)
         rows = [
             (parent, child)
@@ -137,11 +137,11 @@ def branch(
             msg = f"chain {into!r} exists; `priorflow run --set chain.name={into}` goes on with it"
             raise CannotReplay(msg)
         ledger.create(chain_of(chosen))
-        _copy_floors(ledger, from_chain, into)
+        copy_floors(ledger, from_chain, into)
     return execute(chosen, until_end=True, max_windows=last, console=console)
 
 
-def _copy_floors(ledger: SqlLedger, from_chain: str, into: str) -> None:
+def copy_floors(ledger: SqlLedger, from_chain: str, into: str) -> None:
     """Give the new chain the old one's floors, so that both see the log in the same order."""
     floors = [(f.topic, f.partition, f.at_offset, f.floor_ms) for f in ledger.floors(from_chain)]
     fence = ledger.acquire(into, owner="replay", ttl_s=10)
@@ -151,7 +151,8 @@ def _copy_floors(ledger: SqlLedger, from_chain: str, into: str) -> None:
         ledger.release(fence)
 
 
-def _rules(settings: Settings, ledger: SqlLedger, name: str) -> Rules:
+def rules_for(settings: Settings, ledger: SqlLedger, name: str) -> Rules:
+    """Return a chain's rules; CannotReplay says which settings are not the ones it was begun with."""
     known = ledger.chain(name)
     if known is None:
         names = ", ".join(c.name for c in ledger.chains()) or "none yet"

@@ -171,7 +171,7 @@ def require_same_settings(ledger: SqlLedger, chain: Chain) -> None:
                 f"priorflow replay --into NEW"
             )
             raise ConfigError(msg)
-    ledger.create(chain)
+    ledger.create(chain if known is None else replace(chain, origin=known.origin))
 
 
 def execute(

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, final
 
 from posterior.snapshot import (
+    Blobs,
     Chain,
     Circumstance,
     ErasableBlobs,
@@ -59,7 +60,7 @@ class Trace:
         return sorted(rows.values(), key=lambda row: row.index)
 
 
-def trace(ledger: Ledger, blobs: ErasableBlobs, chain: Chain, out: LeftOut) -> Trace:
+def trace(ledger: Ledger, blobs: Blobs, chain: Chain, out: LeftOut) -> Trace:
     """Look for events in every state that is stored of a chain; what was erased is known from its row."""
     line, said = lineage(ledger, chain), dict[str, Mentions]()
     erasures = {name: ledger.erasures(name) for name in {chain.name, *(row.chain for row in line)}}
