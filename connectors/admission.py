@@ -28,8 +28,8 @@ T = TypeVar("T")
 MIN_PREFIX: Final = 6
 FIRST: Final = ("root", "branch")
 WINDOWED: Final = ("learned", "quarantined")  # rows that close a window, hence need a plan
-UNMOVED: Final = ("quarantined", "progress", "erased")  # rows that keep the parent's tensors
-STILL: Final = ("erased",)  # rows that read nothing
+UNMOVED: Final = ("quarantined", "progress", "erased", "relabelled")  # rows that keep the parent's tensors
+STILL: Final = ("erased", "relabelled")  # rows that read nothing
 
 
 def check_commit(
@@ -179,7 +179,9 @@ def _content(snapshot: Snapshot, parent: Snapshot | None) -> None:
         return
     if snapshot.settings != parent.settings:
         raise _corrupt(snapshot, "other settings than its parent's; start a new chain for those")
-    if snapshot.labels[: len(parent.labels)] != parent.labels:
+    if snapshot.kind == "relabelled":
+        _one_renamed(snapshot, parent)
+    elif snapshot.labels[: len(parent.labels)] != parent.labels:
         raise _corrupt(snapshot, "its label map does not begin with its parent's")
 
 
@@ -192,6 +194,14 @@ def _past(snapshot: Snapshot, head: Snapshot | None, past: Snapshot | None) -> N
     for name in ("posterior", "settings", "labels", "spans", "counts"):
         if getattr(snapshot, name) != getattr(past, name):
             raise _corrupt(snapshot, f"goes back to {past.sha}, but its {name} are other ones")
+
+
+def _one_renamed(snapshot: Snapshot, parent: Snapshot) -> None:
+    """Check that one class bears a free name, in its place."""
+    pairs = list(zip(parent.labels, snapshot.labels, strict=False))
+    same = len(snapshot.labels) == len(parent.labels) == len(set(snapshot.labels))
+    if not same or sum(before != after for before, after in pairs) != 1:
+        raise _corrupt(snapshot, "renames a class, but its label map is not its parent's with one other name")
 
 
 def _spans(snapshot: Snapshot, parent: Snapshot | None) -> None:

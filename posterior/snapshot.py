@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, Protocol
 
-Kind = Literal["root", "learned", "quarantined", "progress", "branch", "erased"]
+Kind = Literal["root", "learned", "quarantined", "progress", "branch", "erased", "relabelled"]
 Action = Literal["promote", "rollback", "refuse", "wait"]
 IN_CHARGE: Final[tuple[Action, ...]] = ("promote", "rollback")
 """Actions that put a snapshot in charge; other lines say why nothing changed."""

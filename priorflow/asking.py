@@ -12,6 +12,7 @@ from posterior.snapshot import Blobs, Snapshot
 from posterior.tensors import from_bytes
 from priorflow.scores import best_guess, chance, shared
 from stream.plan import Forecast, Member
+from stream.relabelling import AS_THEY_CAME, Names
 from trainers.loop import Rules, tasks_of
 from trainers.showing import Answered
 from trainers.window import Order, Updater
@@ -25,6 +26,8 @@ class Asker:
     blobs: Blobs
     updater: Updater
     rules: Rules
+    names: Names = AS_THEY_CAME
+    """What classes are called now: labels are told under these, and an older snapshot knows older ones."""
 
     def forecasts(self, snapshot: Snapshot, events: Sequence[Member]) -> list[Forecast]:
         """Return what a snapshot says of events, with the draws it would have been asked with."""
@@ -46,7 +49,8 @@ class Asker:
             )
         )
         columns = outcome.columns or snapshot.labels
-        return [dict(zip(columns, row, strict=True)) for row in outcome.forecasts]
+        now = [self.names.of(label) for label in columns]
+        return [dict(zip(now, row, strict=True)) for row in outcome.forecasts]
 
 
 def losses(label: str, one: Forecast, other: Forecast, *, pi_new: float) -> tuple[float, float]:

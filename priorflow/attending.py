@@ -26,6 +26,7 @@ from stream.plan import Member
 from trainers.again import members_again
 from trainers.branching import AGAIN, OF, SKIPPED
 from trainers.loop import Parts, Rules, Watcher
+from trainers.relabelling import names_along
 from trainers.window import Updater
 
 _SAID = {
@@ -74,9 +75,11 @@ def gatekeeper(
     """Return who judges candidates; None where nobody does: no token is right or wrong."""
     if not settings.gate.enabled or settings.model.objective == "tokens":
         return None
+    # Nobody renames while a run is alive.
+    names = names_along(ledger.history(rules.chain.name))
     return Gatekeeper(
         ledger=ledger,
-        asker=Asker(blobs=blobs, updater=updater, rules=rules),
+        asker=Asker(blobs=blobs, updater=updater, rules=rules, names=names),
         bounds=bounds(settings),
         pi_new=settings.learn.pi_new,
         smoke=lambda snapshot: smoke(settings, snapshot),

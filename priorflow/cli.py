@@ -21,6 +21,7 @@ from priorflow import (
     cli_dlq,
     cli_erasure,
     cli_export,
+    cli_labels,
     cli_promotion,
     cli_run,
     cli_serve,
@@ -70,7 +71,7 @@ def build() -> typer.Typer:
     for module in (cli_run, cli_serve, cli_promotion, cli_erasure, cli_export, cli_state):
         for name, function in module.COMMANDS.items():
             app.command(name)(command(function))
-    for module in (cli_snapshots, cli_broker, cli_dlq, cli_assets, cli_config):
+    for module in (cli_snapshots, cli_labels, cli_broker, cli_dlq, cli_assets, cli_config):
         group = typer.Typer(no_args_is_help=True, help=module.HELP)
         for name, function in module.COMMANDS.items():
             group.command(name)(command(function))

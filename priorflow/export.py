@@ -95,7 +95,7 @@ def _chosen(ledger: SqlLedger, wanted: Wanted, chain: str) -> Snapshot:
         msg = f"chain {chain} has no snapshot yet"
         raise LedgerError(msg)
     if wanted.alias == "head":  # the row that made its belief: progress rows only move positions
-        return [row for row in history if row.kind not in {"progress", "erased"}][-1]
+        return [row for row in history if row.kind not in {"progress", "erased", "relabelled"}][-1]
     sha = champion(ledger.decisions(chain))
     if sha is None:
         msg = f"chain {chain}: nobody was promoted yet; --alias head exports the newest snapshot"

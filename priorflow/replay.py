@@ -187,8 +187,8 @@ def _again(parts: Parts, rules: Rules, parent: Snapshot, child: Snapshot, consol
     if child.kind == "branch":
         return _branched_again(parts, parent, child, console)
     past = Past(parts.ledger, parts.blobs, child.chain)
-    if child.kind == "erased":
-        return _forgotten_again(past, parent, child, console)
+    if child.kind in {"erased", "relabelled"}:
+        return _changed_again(past, parent, child, console)
     by = past.learned_from_erased(child)
     if by is not None:
         console.say(
@@ -236,11 +236,12 @@ def _branched_again(parts: Parts, parent: Snapshot, child: Snapshot, console: Co
     return False
 
 
-def _forgotten_again(past: Past, parent: Snapshot, child: Snapshot, console: Console) -> bool:
-    """Derive a row that forgets from its parent and from what it says is forgotten."""
-    if past.forgotten_again(parent, child):
+def _changed_again(past: Past, parent: Snapshot, child: Snapshot, console: Console) -> bool:
+    """Derive a row that forgets, or renames, from its parent and from what it says itself."""
+    again = past.forgotten_again if child.kind == "erased" else past.renamed_again
+    if again(parent, child):
         return True
-    console.warn(f"row {child.seq}: it is not its parent without what it says it erased", event="differs")
+    console.warn(f"row {child.seq}: it is not its parent with what it says was {child.kind}", event="differs")
     return False
 
 

@@ -16,8 +16,10 @@ from typing import Any, Final, final
 
 from posterior.snapshot import Blobs, Ledger, Snapshot, forgotten
 from stream.erasure import LeftOut, without
+from stream.relabelling import renamed
 from trainers.erasing import EVENTS, LEARNED, erased_row
 from trainers.loop import state_behind
+from trainers.relabelling import NEW, OLD, relabelled_row
 
 _COMPARED: Final = ("posterior", "plan", "index", "kind", "settings", "labels", "spans", "spans_before")
 _ROUNDING: Final = 1e-5
@@ -63,6 +65,12 @@ class Past:
         out = LeftOut(frozenset(child.report[EVENTS]))
         content = without(self._content(parent), out)
         made = replace(erased_row(parent, child.stream_state, content, child.report), counts=child.counts)
+        return made.sha == child.sha and _uncounted(content) == self._state(child)
+
+    def renamed_again(self, parent: Snapshot, child: Snapshot) -> bool:
+        """Tell whether a row that renames is what its parent and its own report make of it."""
+        content = renamed(self._content(parent), child.report[OLD], child.report[NEW])
+        made = replace(relabelled_row(parent, child.stream_state, child.report), counts=child.counts)
         return made.sha == child.sha and _uncounted(content) == self._state(child)
 
     def _content(self, row: Snapshot) -> bytes:

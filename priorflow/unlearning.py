@@ -28,9 +28,11 @@ from priorflow.parting import Change, changes
 from priorflow.replay import copy_floors, rules_for
 from priorflow.run import circumstance, execute
 from stream.erasure import LeftOut, Stretch, left_out_of, named, without
+from stream.relabelling import renamed
 from trainers.branching import OF, kept
 from trainers.erasing import lineage, trace
 from trainers.loop import state_behind
+from trainers.relabelling import NEW, OLD, names_along
 from trainers.window import Updater
 
 LEFT_OUT: Final = "left_out"  # in a first row: which events (as sha256) and stretches it does without
@@ -163,6 +165,10 @@ def _first_row(ledger: SqlLedger, blobs: Blobs, wanted: Wanted, fork: Fork) -> S
     """Commit the row that both chains share, without what is left out."""
     shared = fork.shared
     content = without(state_behind(blobs, ledger.erasures(shared.chain), shared), fork.out)
+    behind = fork.line[fork.line.index(shared) + 1 :]
+    for row in behind:  # what was renamed since bears its new name from the start
+        if row.kind == "relabelled":
+            content = renamed(content, row.report[OLD], row.report[NEW])
     # A belief that knows no class is the bare prior, which no gate is to judge.
     bare = {} if shared.labels else {OF: fork.line[0].sha}
     report = {
@@ -180,6 +186,7 @@ def _first_row(ledger: SqlLedger, blobs: Blobs, wanted: Wanted, fork: Fork) -> S
         parent=shared.sha,
         plan=None,
         stream_state=blobs.put(content),
+        labels=tuple(map(names_along(behind).of, shared.labels)),
         counts=dict(json.loads(content)["counts"]),
         spans_before=shared.spans,
         report=report,

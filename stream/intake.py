@@ -25,6 +25,7 @@ from stream.labels import Horizons
 from stream.merge import DAWN, Merge, Placed
 from stream.plan import Arrival, Closing, Counts, Forecast, Member, Reach, Setaside, canonical_json
 from stream.record import Erased, Event, Label, Millis, RawRecord, Record, Refusal
+from stream.relabelling import AS_THEY_CAME, names_of
 from stream.source import EVERYWHERE, Floor, Partition
 from stream.window import WindowRules
 
@@ -86,6 +87,7 @@ class Intake:
         first_times = {(t, p): time_ms for t, p, time_ms in data.get("first_times", ())}
         self._rules = rules
         self._left_out = left_out_of(data) if data else left_out
+        self._names = names_of(data) if data else AS_THEY_CAME
         self._merge = Merge(rules.clock, () if data else partitions, reach, (), first_times)
         self._endings: list[int] = []
         self._ended: int = data.get("ended", DAWN)  # up to where recorded endings were met
@@ -182,10 +184,13 @@ class Intake:
             record = self._left_out.emptied(record)
         body, vocabulary = record.body, self._rules.label_vocabulary
         # Here and not at release: a label that is no label must not move its partition's watermark.
-        if vocabulary is not None and isinstance(body, Label) and body.label not in vocabulary:
+        if vocabulary is not None and isinstance(body, Label) and not self._allowed(body.label, vocabulary):
             refusal = Refusal("label", f"label {body.label!r} is not in records.label_vocabulary")
             record = Record(record.position, record.sha256, refusal, record.raw)
-        self._merge.offer(record)
+        self._merge.offer(self._names.named(record) if self._names else record)
+
+    def _allowed(self, label: str, vocabulary: frozenset[str]) -> bool:
+        return label in vocabulary or self._names.mean(label)
 
     def next_closing(self) -> Closing | None:
         """Release records until a closing; None when more must be offered first.
@@ -265,6 +270,7 @@ class Intake:
             "now": self._now,
             "extra": self.extra,
             **self._left_out.dump(),
+            **self._names.dump(),
         }
         parts = {name: canonical_json(value) for name, value in told.items()} | self._join.dump()
         return b"{" + b",".join(b'"%b":%b' % (k.encode(), v) for k, v in sorted(parts.items())) + b"}"

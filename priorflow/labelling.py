@@ -1,0 +1,31 @@
+"""What a chain's classes look like to a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from posterior.snapshot import Snapshot
+from trainers.relabelling import names_along
+
+
+def classes(history: Sequence[Snapshot]) -> list[dict[str, Any]]:
+    """Return a row per class of the head: examples learned, the window that met it first, former names."""
+    names = names_along(history)
+    learned, first = dict[str, int](), dict[str, int]()
+    for row in history:
+        told = row.report.get("classes", {}) if row.kind == "learned" else {}
+        for label, count in told.items():
+            now = names.of(label)
+            learned[now] = learned.get(now, 0) + count
+            first.setdefault(now, row.index)
+    former = [(now, old) for old, now in names.present.items()]
+    return [
+        {
+            "label": label,
+            "learned": learned.get(label, 0),
+            "first_window": first.get(label),
+            "formerly": [old for now, old in former if now == label],
+        }
+        for label in history[-1].labels
+    ]

@@ -1,0 +1,126 @@
+"""`priorflow labels` on a real chain: renamed, gone on with, and proven again bit for bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from connectors.archive import ArchiveWriter
+from connectors.blobs import MemoryBlobs
+from connectors.lease import this_owner
+from posterior.tensors import to_bytes
+from priorflow.asking import Asker
+from priorflow.cli import call
+from priorflow.config import Settings, load
+from priorflow.console import Silent
+from priorflow.exit_codes import ExitCode
+from priorflow.run import execute
+from stream.plan import Member
+from stream.record import Position
+from stream.relabelling import Names
+from tests.app.histories import assert_accounts_balance, history, opened
+from tests.app.streams import small_settings, small_stream
+from tests.connectors.chain_builder import root
+from tests.trainers.tally import Tally
+from tests.trainers.world import RULES
+
+slow = pytest.mark.slow  # whole runs of the application
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two windows learned from an archive."""
+    folder = tmp_path_factory.mktemp("learned")
+    writer = ArchiveWriter(folder / "archive.jsonl", form="jsonl")
+    writer.add([raw for lane in small_stream(110).lanes.values() for raw in lane])
+    writer.flush()
+    chosen = small_settings(folder / "home", None, **{"gate.enabled": False})
+    said = chosen.model_dump(include={"window", "model", "learn", "mlflow", "gate"}, exclude_unset=True)
+    said |= {"home": "home", "source": "archive:archive.jsonl"}
+    (folder / "priorflow.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(said, default=str))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        execute(load(folder / "priorflow.yaml"), until_end=True, max_windows=2, console=Silent())
+    return folder
+
+
+@pytest.fixture
+def here(learned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(learned, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def settings_here(here: Path) -> Settings:
+    return load(here / "priorflow.yaml")
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> list[dict[str, Any]]:
+    capsys.readouterr()
+    assert call(list(arguments)) == status
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+@slow
+def test_renamed_it_goes_on_and_every_row_is_derived_again(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {row["label"]: row for row in told(capsys, "labels", "list")}
+    said = told(capsys, "labels", "rename", "money", "spam", "--reason", "clearer")
+    assert said[-1]["row"] == 3
+    assert told(capsys, "labels", "rename", "money", "spam")[-1]["row"] is None
+    told(capsys, "run", "--until-end")
+    rows = history(settings_here(here))
+    assert_accounts_balance(rows)
+    assert set(rows[-1].labels) == {"linux", "spam"}
+    assert rows[4].report["accuracy"] > 0.5  # what waited had been foretold under the old name
+    after = {row["label"]: row for row in told(capsys, "labels", "list")}
+    assert after["spam"]["formerly"] == ["money"]
+    assert after["spam"]["learned"] > before["money"]["learned"]
+    assert after["spam"]["first_window"] == before["money"]["first_window"] == 1
+    assert told(capsys, "snapshots", "verify")[-1]["faults"] == 0
+    assert told(capsys, "replay", "--verify")[-1]["differ"] == []
+
+
+@slow
+def test_what_is_derived_again_bears_the_new_name_from_its_start(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told(capsys, "labels", "rename", "money", "spam")
+    told(capsys, "unlearn", "--event-id", "m35", "--into", "clean")
+    rows = history(settings_here(here), "clean")
+    assert set(rows[0].labels) == set(rows[-1].labels) == {"linux", "spam"}
+    assert told(capsys, "snapshots", "verify", "--chain", "clean")[-1]["faults"] == 0
+
+
+@slow
+def test_it_is_refused_beside_a_run_and_for_a_class_that_is_not_there(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["labels", "rename", "nobody", "x"]) == ExitCode.USAGE
+    assert "has no class 'nobody'" in capsys.readouterr().err
+    with opened(settings_here(here)) as ledger:
+        fence = ledger.acquire("main", owner=this_owner(), ttl_s=60)
+        assert call(["labels", "rename", "money", "spam"]) == ExitCode.FENCED
+        ledger.release(fence)
+    assert len(history(settings_here(here))) == 3
+
+
+def test_an_older_snapshot_is_asked_under_the_names_of_today() -> None:
+    """The champion of before is judged on labels of after: its column must be found."""
+    blobs, updater = MemoryBlobs(), Tally()
+    member = Member(
+        "e", "cash now", "spam", None, Position("a", 0, 0), "s", 1, Position("b", 0, 0), "s", 1, 0, None
+    )
+    posterior = blobs.put(to_bytes({"counts": torch.ones(2, 32, dtype=torch.float64)}))
+    snapshot = replace(root(blobs), labels=("linux", "money"), posterior=posterior)
+    asker = Asker(blobs=blobs, updater=updater, rules=RULES, names=Names({"money": "spam"}))
+    (forecast,) = asker.forecasts(snapshot, [member])
+    assert forecast.keys() == {"linux", "spam"}
