@@ -64,7 +64,7 @@ def rename(
         console.say(f"{old!r} is called {new!r} already", event="renamed", row=None, **facts)
         return
     text = (
-        f"{old!r} is called {new!r} from row {row.seq} on; answers say so once a later snapshot is promoted"
+        f"{old!r} is called {new!r} from row {row.seq} on; answers follow when a later snapshot is promoted"
     )
     console.say(text, event="renamed", row=row.seq, snapshot=row.sha, **facts)
 

@@ -26,6 +26,7 @@ _MEANINGS: Final = {
     "dead_lettered": "not usable; kept whole in the dead-letter topic",
     "expired": "gave up waiting for the other half",
     "quarantined": "in a window that could not be learned",
+    "erased": "erased, or left out: nothing is kept of what it said",
 }
 
 

@@ -190,8 +190,9 @@ def _forgotten_of(ledger: Ledger, topics: AbstractSet[str]) -> frozenset[str]:
     gone: set[str] = set()
     for chain in ledger.chains():
         erased = forgotten(ledger.erasures(chain.name))
-        if erased and topics & {span.topic for span in ledger.history(chain.name)[-1].spans}:
-            gone |= erased
+        last = ledger.history(chain.name)[-1:] if erased else ()
+        if erased and (not last or topics & {span.topic for span in last[0].spans}):
+            gone |= erased  # a chain that was cut back to nothing reads what it read before
     return frozenset(gone)
 
 
