@@ -36,7 +36,9 @@ NEVER_LATE = replace(RULES, clock=ClockRules(out_of_order_ms=100_000))
 some = st.sets(st.integers(0, 20), min_size=1, max_size=6).map(
     lambda numbers: frozenset(f"e{i}" for i in numbers)
 )
-rules = st.sampled_from([RULES, TIME, GUARDED])
+# Rows between two windows, whose states hold members of the open one.
+BETWEEN = replace(RULES, progress_every=3)
+rules = st.sampled_from([RULES, TIME, GUARDED, BETWEEN])
 
 
 def out_of(ids: frozenset[str]) -> LeftOut:

@@ -25,6 +25,8 @@ from trainers.loop import Rules
 from trainers.relabelling import CannotRename, Renamer, names_along
 
 many = settings(max_examples=150, deadline=None)
+# Rows between two windows, whose states hold members of the open one.
+BETWEEN = replace(STREAM, progress_every=3)
 Make = Callable[[], World]
 STEPS = [
     "before-renaming",
@@ -89,13 +91,13 @@ def windows(run: Run) -> list[list[tuple[str, str]]]:
 @many
 @given(log=logs(), stop=st.integers(1, 6))
 def test_the_stream_goes_on_as_if_all_labels_had_come_under_the_new_name(log: Log, stop: int) -> None:
-    whole, part = drive(log), drive(log, restart_at=stop)
+    whole, part = drive(log, rules=BETWEEN), drive(log, rules=BETWEEN, restart_at=stop)
     if not part.states:
         return
     state = renamed(part.states[-1], "a", "z")
     assert Intake(STREAM, (), state=state).state() == state
-    rest = drive(log, seed=3, state=state, floors=whole.floors)
-    undisturbed = drive(log, seed=3, state=part.states[-1], floors=whole.floors)
+    rest = drive(log, seed=3, state=state, floors=whole.floors, rules=BETWEEN)
+    undisturbed = drive(log, seed=3, state=part.states[-1], floors=whole.floors, rules=BETWEEN)
     now = {"a": "z"}
     assert windows(rest) == [[(i, now.get(k, k)) for i, k in w] for w in windows(undisturbed)]
     assert rest.intake.counts == undisturbed.intake.counts
@@ -104,8 +106,23 @@ def test_the_stream_goes_on_as_if_all_labels_had_come_under_the_new_name(log: Lo
 
 @many
 @given(log=logs(), stop=st.integers(1, 6))
+def test_what_was_foretold_bears_the_new_name_too(log: Log, stop: int) -> None:
+    for state in drive(log, rules=BETWEEN, restart_at=stop).states:
+        before, after = (_forecasts(one) for one in (state, renamed(state, "a", "z")))
+        assert after == [
+            None if f is None else {{"a": "z"}.get(k, k): p for k, p in f.items()} for f in before
+        ]
+
+
+def _forecasts(state: bytes) -> list[dict[str, float] | None]:
+    data = json.loads(state)
+    return [row[-1] for row in (*data["store"]["events"], *data["window"])]
+
+
+@many
+@given(log=logs(), stop=st.integers(1, 6))
 def test_renamed_to_and_fro_is_as_before(log: Log, stop: int) -> None:
-    for state in drive(log, restart_at=stop).states:
+    for state in drive(log, rules=BETWEEN, restart_at=stop).states:
         there = renamed(state, "a", "z")
         back = json.loads(renamed(there, "z", "a"))
         assert back.pop("renamed") == {"z": "a"}
