@@ -1,4 +1,4 @@
-"""A broker of our own and the demo's mails on it, as often as a measurement needs them."""
+"""A broker of our own, and on it the demo's mails as often as a measurement needs them, or texts of tasks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,9 @@ from connectors import kafka_broker
 from connectors.kafka_client import KEPT, KafkaClient, TopicWish, ensure_topics
 from connectors.kafka_jars import fetch_jars
 from connectors.kafka_sink import KafkaSink
-from connectors.mails import Mail, fetch_mails, load_mails
+from connectors.kafka_topics import topic_facts
+from connectors.mails import Mail, fetch_mails, label_delays, load_mails
+from connectors.vader import DOMAINS, Rated, fetch_vader, load_vader
 from priorflow.demo_stream import EVENT_PARTITIONS, LABEL_PARTITIONS, Outgoing, histories
 from priorflow.sections_kafka import TopicSettings
 from stream.source import Partition
@@ -72,6 +75,18 @@ def mixed(count: int, *, seed: int) -> list[Mail]:
     ]
 
 
+def rated(each: int, *, seed: int) -> list[Rated]:
+    """Return so many of VADER's texts from each of its domains, mixed."""
+    rng, known = random.Random(seed), load_vader(fetch_vader(ASSETS))
+    chosen = [
+        one
+        for domain in sorted(DOMAINS.values())
+        for one in rng.sample([r for r in known if r.domain == domain], each)
+    ]
+    rng.shuffle(chosen)
+    return chosen
+
+
 def topics(name: str) -> TopicSettings:
     """Return topic names of a stream of its own."""
     return TopicSettings(
@@ -90,6 +105,26 @@ def as_own_json(chosen: Sequence[Mail], names: TopicSettings) -> History:
     return {lane: [_own(record) for record in records] for lane, records in found.items()}
 
 
+def as_tasks(chosen: Sequence[Rated], names: TopicSettings, *, seed: int) -> History:
+    """Return one text an hour, with its domain, in JSON of one's own; labels come as late as the demo's."""
+    events: dict[Partition, list[Outgoing]] = {(names.events, p): [] for p in range(EVENT_PARTITIONS)}
+    labels: dict[Partition, list[Outgoing]] = {(names.labels, p): [] for p in range(LABEL_PARTITIONS)}
+    told: list[tuple[int, str, str]] = []
+    for i, (one, delay) in enumerate(zip(chosen, label_delays(len(chosen), seed=seed), strict=True)):
+        name, at = f"{one.domain}/{one.id}", EPOCH_MS + i * HOUR_MS
+        said = {"id": name, "text": one.text, "time": at, "domain": one.domain}
+        events[names.events, zlib.crc32(name.encode()) % EVENT_PARTITIONS].append(_json(name, at, said))
+        told += [] if delay is None else [(at + delay, name, one.label)]
+    for at, name, label in sorted(told):
+        said = {"event_id": name, "label": label, "time": at}
+        labels[names.labels, zlib.crc32(name.encode()) % LABEL_PARTITIONS].append(_json(name, at, said))
+    return {**events, **labels}
+
+
+def _json(key: str, time_ms: int, said: Mapping[str, object]) -> Outgoing:
+    return key.encode(), json.dumps(said, ensure_ascii=False).encode(), [], time_ms
+
+
 def _own(record: Outgoing) -> Outgoing:
     key, value, headers, time_ms = record
     said = dict(headers)
@@ -98,13 +133,14 @@ def _own(record: Outgoing) -> Outgoing:
 
 
 def produce(client: KafkaClient, history: History, names: TopicSettings) -> int:
-    """Write a history to its topics; return the number of records."""
+    """Write what its topics do not hold yet of a history; return the number of its records."""
     counts = {names.events: EVENT_PARTITIONS, names.labels: LABEL_PARTITIONS}
     ensure_topics(client, [TopicWish(name=n, partitions=c, configs=KEPT) for n, c in counts.items()])
+    facts = topic_facts(client, list(counts))
     sink = KafkaSink(client)
     try:
         for (topic, partition), records in history.items():
-            for key, value, headers, time_ms in records:
+            for key, value, headers, time_ms in records[facts[topic].next[partition] :]:
                 sink.send(topic, value, key=key, headers=headers, partition=partition, timestamp_ms=time_ms)
         sink.flush()
     finally:
