@@ -1,11 +1,12 @@
 """Every family as a user runs it: `priorflow run --family X` to the end of a stream, and `replay --verify`.
 
-    .venv/bin/python benchmarks/families.py [--quick] [--json] [--only TEXT]
+    .venv/bin/python benchmarks/families.py [--quick] [--json] [--only TEXT] [--every 4]
 
-The demo's mails lie on topics of an embedded Kafka and close the demo's windows. Each family has a ledger, an
-MLflow store and a registered model of its own, and the default settings: its name is all that is said. Who
-knows tasks also learns VADER's four domains under one question, each record naming its own (`/domain`), and
-who does not stands beside it. Both commands are processes of their own, one thread each.
+Every fourth of the demo's mails lies on topics of an embedded Kafka and closes windows a fourth of the
+demo's; `--every 1` takes all, and four times as long. Each family has a ledger, an MLflow store and a
+registered model of its own, and the default settings: its name is all that is said. Who knows tasks also
+learns VADER's four domains under one question, each record naming its own (`/domain`), and who does not
+stands beside it. Both commands are processes of their own, one thread each.
 
 Rows are kept under .priorflow/bench-families and not done again until the learner's code changes; one that
 was interrupted begins anew, so that its seconds are those of a whole run.
@@ -38,10 +39,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script,
 
 from benchmarks.mails import code_sha256
 from benchmarks.result import RESULTS, ROOT, progress
-from benchmarks.streams import ASSETS, History, as_cloudevents, as_tasks, broker, produce, rated, topics
+from benchmarks.streams import ASSETS, as_cloudevents, as_tasks, broker, produce, rated, topics
 from connectors.codec import decoder
 from connectors.kafka_client import KafkaClient
-from connectors.mails import fetch_mails, load_mails
+from connectors.mails import Mail, fetch_mails, load_mails
+from connectors.vader import Rated
 from posterior.families import FAMILIES
 from posterior.panel import NEW
 from priorflow.config import Settings, load
@@ -57,8 +59,9 @@ from trainers.loop import Parts
 NAME: Final = "families"
 ALL: Final = (*FAMILIES, "examples.row_gaussian:RowGaussian")
 MAILS, DOMAINS = "mails", "domains"
-SIZE: Final = 640  # of a window, as in the demo
-EACH: Final = 1_330  # texts of a domain: eight windows, for 3 % are never labelled
+SIZE: Final = 640  # labels in a window of the demo
+EACH: Final = 1_340  # texts of a domain: eight such windows, for 3 % are never labelled
+EVERY: Final = 4  # of how many mails one is taken, and of labels in a window
 QUICK_SIZE, QUICK_WINDOWS = 24, 2
 MAPPING: Final = {"format": "mapped", "mapping": {"task": "/domain", "time_unit": "ms"}}
 
@@ -87,21 +90,21 @@ class Place:
 
     folder: Path
     client: KafkaClient
+    every: int
     quick: bool
 
     @property
     def size(self) -> int:
         """Labels in a window."""
-        return QUICK_SIZE if self.quick else SIZE
+        return QUICK_SIZE if self.quick else SIZE // self.every
 
-    def history(self, stream: str) -> History:
-        """Return what the topics of a stream hold."""
-        enough = 3 * QUICK_SIZE * QUICK_WINDOWS
-        if stream == MAILS:
-            mails = load_mails(fetch_mails(ASSETS))
-            return as_cloudevents(mails[:enough] if self.quick else mails, topics(MAILS))
-        each = enough // 4 if self.quick else EACH
-        return as_tasks(rated(each, seed=1), topics(DOMAINS), seed=1)
+    def mails(self) -> Sequence[Mail]:
+        """Return the mails that are taken."""
+        return load_mails(fetch_mails(ASSETS))[:: self.every]
+
+    def texts(self) -> Sequence[Rated]:
+        """Return VADER's texts that are taken, as many from each domain."""
+        return rated(EACH // self.every, seed=1)
 
 
 def configured(place: Place, case: Case) -> Path:
@@ -235,7 +238,7 @@ def kept(place: Place, case: Case) -> dict[str, Any]:
     return found
 
 
-def as_result(rows: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
+def as_result(rows: Sequence[Mapping[str, Any]], place: Place) -> dict[str, Any]:
     """Return the result as other tools read it: a row's claim is that all it committed was derived again."""
     return {
         "name": NAME,
@@ -244,8 +247,10 @@ def as_result(rows: Sequence[Mapping[str, Any]], size: int) -> dict[str, Any]:
         "how": {
             "settings": "the defaults; family.name is all that differs between rows of a stream",
             "seeds": 1,
-            MAILS: f"the demo's 5,327 mails in nine queues, windows of {size} labels",
-            DOMAINS: f"{EACH:,} of VADER's texts from each of four domains, mixed; windows of {size} labels",
+            MAILS: f"{len(place.mails()):,} of the demo's 5,327 mails in nine queues, one in {place.every}; "
+            f"windows of {place.size} labels",
+            DOMAINS: f"{len(place.texts()):,} of VADER's texts, as many from each of four domains, mixed; "
+            f"windows of {place.size} labels",
             "scores": "prequential: of all events foretold before they were learned",
             "new_class": "mean probability given to a class nobody had seen, where one came and elsewhere",
             "seconds": "of the whole command, the start of Python and a new MLflow store included",
@@ -292,16 +297,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two windows of a few texts; not written")
     parser.add_argument("--json", action="store_true", help="print the result as JSON instead of a table")
     parser.add_argument("--only", default="", help="rows whose stream and family hold this text")
+    parser.add_argument("--every", type=int, default=EVERY, help="take one mail in so many")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    folder = ROOT / ".priorflow" / ("bench-families-quick" if asked.quick else "bench-families")
+    folder = ROOT / ".priorflow" / f"bench-families-{'quick' if asked.quick else asked.every}"
     folder.mkdir(parents=True, exist_ok=True)
     with broker(folder) as client:
-        place = Place(folder, client, asked.quick)
-        for stream in (MAILS, DOMAINS):
-            produce(client, place.history(stream), topics(stream))
+        place = Place(folder, client, asked.every, asked.quick)
+        produce(client, as_cloudevents(place.mails(), topics(MAILS)), topics(MAILS))
+        produce(client, as_tasks(place.texts(), topics(DOMAINS), seed=1), topics(DOMAINS))
         rows = [kept(place, case) for case in CASES if asked.only in case.name]
-    result = as_result(rows, place.size)
+    result = as_result(rows, place)
     text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if not asked.quick and not asked.only:
         (RESULTS / f"{NAME}.json").write_text(text, encoding="utf-8")

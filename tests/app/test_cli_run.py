@@ -90,6 +90,17 @@ def test_a_chain_goes_on_only_with_the_settings_it_was_begun_with(
 
 
 @pytest.mark.usefixtures("here")
+def test_another_family_is_one_word_for_a_chain_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["run", "--until-end", "--family", "point"]) == ExitCode.USAGE
+    assert "family.name: 'point', was 'blob'" in capsys.readouterr().err
+    elsewhere = ("run", "--windows", "1", "--set", "chain.name=points")
+    told(capsys, *elsewhere, "--family", "point")
+    assert len(windows(capsys, "points")) == 1
+    assert call([*elsewhere, "--family", "blob"]) == ExitCode.USAGE
+    assert "family.name: 'blob', was 'point'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
 def test_replay_verifies_chosen_windows(capsys: pytest.CaptureFixture[str]) -> None:
     said = told(capsys, "replay", "--verify", "--from", "2", "--to", "3")
     rows = [line for line in said if line["event"] == "verified"]

@@ -11,14 +11,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from connectors.aliases import Aliases
-from connectors.blobs import open_blobs
+from connectors.blobs import MemoryBlobs, open_blobs
 from connectors.decision_log import champion
 from connectors.ledger import open_ledger
 from connectors.mlflow_registry import MlflowRegistry
@@ -71,6 +70,14 @@ def test_without_force_the_gates_decide(court: Court) -> None:
     assert champion(court.log()) == court.rows[0][0].sha
 
 
+def test_what_is_not_decided_yet_is_not_allowed_either(court: Court) -> None:
+    for p in (0.8, 0.8, 0.8):
+        court.step(p)
+    assert court.actions()[-1] == "wait"
+    with pytest.raises(NotAllowed, match=r"do not allow \w+ \(wait\): "):
+        promote(court)
+
+
 def test_force_goes_past_them_and_is_kept_with_the_reason(court: Court) -> None:
     for p in (0.9, 0.9, 0.6, 0.6):
         court.step(p)
@@ -102,9 +109,10 @@ def test_a_rollback_goes_to_who_was_champion_and_to_nobody_else(court: Court) ->
     for p in (0.9, 0.8):
         court.step(p)
     rows = [row for row, _ in court.rows]
+    for sha in (rows[1].sha, rows[2].sha):  # judged, and not even that
+        with pytest.raises(NotAllowed, match="never champion"):
+            roll_back(court, sha)
     promote(court, rows[1].sha, force=True, reason="to see")
-    with pytest.raises(NotAllowed, match="never champion"):
-        roll_back(court, rows[2].sha)
     line = roll_back(court, reason="complaints")
     assert (line.action, line.snapshot, line.previous) == ("rollback", rows[0].sha, rows[1].sha)
     assert line.evidence == {"reason": "complaints", "continue_from": "head"}
@@ -117,9 +125,9 @@ def test_only_a_belief_of_this_chain_that_verifies(court: Court) -> None:
     for sha, why in ((moved.sha, "progress row"), (other.sha, "chain other"), ("f" * 12, "begins with")):
         with pytest.raises(NotAllowed, match=why):
             promote(court, sha, force=True, reason="x")
-    damaged = replace(row, posterior="0" * 64)
     with pytest.raises(LedgerCorrupt):
-        court.blobs.get(damaged.posterior)
+        bench(court, blobs=MemoryBlobs()).promote(row.sha, force=True, reason="its bytes are lost")
+    assert not court.log()
 
 
 def test_of_two_promoters_at_once_one_is_told_who_was_first(court: Court) -> None:

@@ -76,6 +76,18 @@ def test_a_worse_policy_is_refused_and_the_champion_stays(court: Court) -> None:
     assert champion(court.log()) == court.rows[0][0].sha
 
 
+def test_guards_hear_of_nothing_that_came_before_the_champion(court: Court) -> None:
+    """Its own events say nothing of who follows it."""
+    court.step(0.8)
+    court.step(0.8)
+    row, members = court.learn(0.8)
+    early = [replace(m, arrived=court.rows[0][0].index) for m in members[:10]]
+    line = court.gate().consider(row, (*early, *members[10:]), at_ms=1)
+    assert line is not None
+    showing = line.evidence["case"]["showing"]
+    assert sum(b[0] for bins in showing["windows"] for b in bins) == court.per_window - 10
+
+
 def test_the_champion_is_asked_about_a_sample(court: Court) -> None:
     court.step(0.8)
     court.step(0.8, count=500)

@@ -31,6 +31,8 @@ import transformers
 from tests.mutants.answers import ANSWERS
 from tests.mutants.core import CORE
 from tests.mutants.families import FAMILIES
+from tests.mutants.gates import GATES
+from tests.mutants.generative import GENERATIVE
 from tests.mutants.mutant import Mutant, NotThere
 from tests.mutants.panels import PANELS
 
@@ -47,6 +49,10 @@ LAWS: Final = (
     "tests/trainers/test_panelled.py",
     "tests/trainers/test_answer.py",
     "tests/trainers/test_abstention.py",
+    "tests/trainers/test_gates.py",
+    "tests/trainers/test_guards.py",
+    "tests/app/test_promotion.py",
+    "tests/app/test_tenure.py",
 )
 # Plain asserts: what was imported before the fork cannot be rewritten, and nobody reads the output.
 QUIET: Final = ("-x", "-q", "--no-summary", "--assert=plain", "-p", "no:cacheprovider", "--hypothesis-seed=1")
@@ -160,7 +166,8 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    table = [m for m in (*CORE, *FAMILIES, *PANELS, *ANSWERS) if asked.only in f"{m.about} {m.file} {m.name}"]
+    everything = (*CORE, *FAMILIES, *PANELS, *GENERATIVE, *ANSWERS, *GATES)
+    table = [m for m in everything if asked.only in f"{m.about} {m.file} {m.name}"]
     caught = survived = 0
     try:
         for verdict in verdicts(table, asked.processes):

@@ -77,6 +77,30 @@ ANSWERS: Final[tuple[Mutant, ...]] = (
             "wrongs[step] += right",
             _ABSTAIN + "test_much_evidence_comes_near_the_best_threshold",
         ),
+        (
+            "the last window stands for all",
+            "counts[step] += seen\n        wrongs",
+            "counts[step] = seen\n        wrongs",
+            _ABSTAIN + "test_more_risk_answers_no_less_and_windows_add_up",
+        ),
+        (
+            "one error less than there was",
+            "for k in range(errors + 1)",
+            "for k in range(errors)",
+            _ABSTAIN + "test_the_chance_of_so_few_errors",
+        ),
+        (
+            "what could not pass ends the search",
+            "        if n < least:\n            continue\n",
+            "",
+            _ABSTAIN + "test_the_risk_is_kept_as_often_as_stated",
+        ),
+        (
+            "a confidence is rounded up",
+            "math.floor(confidence * STEPS + 1e-6)",
+            "round(confidence * STEPS)",
+            _ABSTAIN + "test_a_confidence_of_the_threshold_is_answered",
+        ),
     ),
     *bugs(
         "desk",

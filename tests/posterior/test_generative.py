@@ -115,15 +115,16 @@ def test_a_row_without_events_is_no_known_class() -> None:
     assert bool((p[:, -1] == -math.inf).all())
 
 
-def test_a_new_class_is_told_by_bayes_from_the_density_of_a_class_unseen() -> None:
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_a_new_class_is_told_by_bayes_from_the_density_of_a_class_unseen(temperature: float) -> None:
     x, y = stream(20, seed=6)
     b = believe(small_base(), grow(moments(x, y), CLASSES + 1))
-    pi, densities = generative.pi_new(b), log_densities(b, x).exp()
+    pi, densities = generative.pi_new(b), (log_densities(b, x) / temperature).exp()
     known = (1 - pi) * (b.log_prior.exp()[:-1] * densities[:, :-1]).sum(dim=1)
     new = pi * densities[:, -1]
-    torch.testing.assert_close(generative.log_new(b, x).exp(), new / (new + known))
-    far = generative.log_new(b, x + 100.0).exp()
-    assert bool((far > generative.log_new(b, x).exp()).all())
+    here, far = (generative.log_new(b, at, temperature=temperature).exp() for at in (x, x + 100.0))
+    torch.testing.assert_close(here, new / (new + known))
+    assert bool((far > here).all())
 
 
 def test_the_first_event_of_all_is_new_and_nothing_can_be_foretold() -> None:

@@ -74,7 +74,7 @@ def test_a_confidence_of_the_threshold_is_answered() -> None:
     assert rule.at == 0.7
     assert not rule.abstains(0.7)
     assert not rule.abstains(0.7000000001)
-    assert rule.abstains(0.69)
+    assert rule.abstains(0.699)
 
 
 @pytest.mark.parametrize(("risk", "alpha"), [(0, 0.1), (1, 0.1), (0.1, 0), (math.nan, 0.1)])

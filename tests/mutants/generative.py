@@ -1,0 +1,189 @@
+"""Bugs in the generative class head: what was seen, what follows from it, and how it moves with features."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant, bugs
+
+_MOMENTS = "tests/posterior/test_moments.py::"
+_HEAD = "tests/posterior/test_generative.py::"
+_TRANSPORT = "tests/posterior/test_transport.py::"
+_IN_TURN = _MOMENTS + "test_windows_in_turn_are_one_window"
+_POWER = _MOMENTS + "test_a_power_is_a_weight_of_every_event"
+_ONE_BY_ONE = _HEAD + "test_foretelling_events_one_by_one_is_the_evidence_of_all"
+_SHARES = _HEAD + "test_known_classes_share_what_pi_new_leaves"
+_SHRINK = _TRANSPORT + "test_counts_only_shrink_and_the_scatter_stays_positive"
+
+_SEEN = bugs(
+    "moments",
+    "posterior/moments.py",
+    (
+        "means that differ between windows add nothing",
+        "scatter=a.scatter + b.scatter + between",
+        "scatter=a.scatter + b.scatter",
+        _MOMENTS + "test_means_that_differ_between_windows_add_to_the_scatter",
+    ),
+    (
+        "the newest window's mean stands for all",
+        "mean=a.mean + share * gap",
+        "mean=torch.where(b.count.unsqueeze(1) > 0, b.mean, a.mean)",
+        _IN_TURN,
+    ),
+    (
+        "scatter is not forgotten",
+        "return Moments(e.count * beta, e.mean, e.scatter * beta,",
+        "return Moments(e.count * beta, e.mean, e.scatter,",
+        _POWER,
+    ),
+    (
+        "an event's weight enters the scatter squared",
+        "apart = w.sqrt().unsqueeze(1) * (x - mean[y])",
+        "apart = w.unsqueeze(1) * (x - mean[y])",
+        _POWER,
+    ),
+    (
+        "scatter about the mean of all classes",
+        "(x - mean[y])",
+        "(x - x.mean(dim=0))",
+        _MOMENTS + "test_moments_are_counts_means_and_scatter_within_classes",
+    ),
+    (
+        "every window sees its classes for the first time",
+        "firsts=torch.where(a.seen > 0, a.firsts, b.firsts)",
+        "firsts=a.firsts + b.firsts",
+        _MOMENTS + "test_the_first_event_of_a_class_is_counted_by_its_weight_and_once",
+    ),
+    (
+        "the last event of a class comes first",
+        'torch.full((rows,), last + 1).scatter_reduce(0, labels, torch.arange(last + 1), "amin")',
+        'torch.full((rows,), -1).scatter_reduce(0, labels, torch.arange(last + 1), "amax")',
+        _MOMENTS + "test_the_first_event_of_a_class_is_counted_by_its_weight_and_once",
+    ),
+)
+
+_BELIEVED = bugs(
+    "generative",
+    "posterior/generative.py",
+    (
+        "what was seen counts for no degrees of freedom",
+        "freedom=base.freedom + len(psi) - 1 + total",
+        "freedom=base.freedom + len(psi) - 1",
+        _ONE_BY_ONE,
+    ),
+    (
+        "classes far from the base do not widen the covariance",
+        "psi = evidence.scatter + pulled +",
+        "psi = evidence.scatter +",
+        _ONE_BY_ONE,
+    ),
+    (
+        "means are those of the data",
+        "mean=base.mean + n / worth * gap",
+        "mean=base.mean + gap",
+        _ONE_BY_ONE,
+    ),
+    (
+        "a mean is known exactly",
+        "wider = 1 + 1 / worth",
+        "wider = torch.ones_like(worth)",
+        _ONE_BY_ONE,
+    ),
+    (
+        "Student's tails are a degree too light",
+        "tails = (nu + 1) / 2 *",
+        "tails = (nu + 2) / 2 *",
+        _ONE_BY_ONE,
+    ),
+    (
+        "first sights count as sights of the known, too",
+        "torch.stack([firsts, total - firsts])",
+        "torch.stack([firsts, total])",
+        _HEAD + "test_class_frequencies_and_pi_new_are_counts",
+    ),
+    (
+        "a row without events is a known class",
+        "torch.where(evidence.seen > 0, base.concentration + evidence.seen, 0.0)",
+        "base.concentration + evidence.seen",
+        _HEAD + "test_a_row_without_events_is_no_known_class",
+    ),
+    (
+        "a temperature doubts how often a class comes",
+        "logits = belief.log_prior + log_densities(belief, features) / temperature",
+        "logits = (belief.log_prior + log_densities(belief, features)) / temperature",
+        _SHARES,
+    ),
+    (
+        "known classes leave nothing to a new one",
+        " + (belief.novelty[1] / belief.novelty.sum()).log()",
+        "",
+        _SHARES,
+    ),
+    (
+        "a temperature doubts the known only",
+        "+ fresh / temperature - known",
+        "+ fresh - known",
+        _HEAD + "test_a_new_class_is_told_by_bayes_from_the_density_of_a_class_unseen",
+    ),
+    (
+        "draws of a mean are too near to it",
+        'noise["mean"].double() / belief.worth.sqrt()',
+        'noise["mean"].double() / belief.worth',
+        _HEAD + "test_draws_have_the_covariance_that_the_belief_expects",
+    ),
+    (
+        "KL of the means the wrong way round",
+        "excess(prior_worth, worth)",
+        "excess(worth, prior_worth)",
+        _HEAD + "test_kl_is_monte_carlos",
+    ),
+)
+
+_MOVED = bugs(
+    "transport",
+    "posterior/transport.py",
+    (
+        "a pair is judged by the map that it made",
+        "left_out = (moves - p @ slope) / (1 - _leverage(root, p)).unsqueeze(1)",
+        "left_out = moves - p @ slope",
+        _TRANSPORT + "test_every_pair_is_judged_by_the_map_fitted_without_it",
+    ),
+    (
+        "what the map misses is added once for all events",
+        "+ total * shift.residual",
+        "+ shift.residual",
+        _SHRINK,
+    ),
+    (
+        "a class keeps its count wherever it lies",
+        "count=evidence.count / (1 + doubt)",
+        "count=evidence.count",
+        _TRANSPORT + "test_a_class_far_from_the_window_loses_its_count_and_one_in_it_keeps_it",
+    ),
+    (
+        "a ridge in the features' own units",
+        "p.T @ p + ridge * metric",
+        "p.T @ p + ridge * torch.eye(len(metric), dtype=torch.float64)",
+        _TRANSPORT + "test_the_units_of_features_do_not_matter",
+    ),
+    (
+        "the offset forgets the centre",
+        "offset=slope[-1] - centre @ slope[:-1]",
+        "offset=slope[-1]",
+        _TRANSPORT + "test_after_an_affine_move_the_evidence_is_that_of_the_moved_features",
+    ),
+    (
+        "the doubt of all dimensions for that of one",
+        "return ratio.trace() / len(residual)",
+        "return ratio.trace()",
+        _TRANSPORT + "test_what_a_count_says_is_the_doubt_of_the_moved_mean",
+    ),
+    (
+        "a row without events moves",
+        "torch.where(held, evidence.mean @ t.T + shift.offset, 0.0)",
+        "evidence.mean @ t.T + shift.offset",
+        _TRANSPORT + "test_a_row_without_events_stays_empty",
+    ),
+)
+
+GENERATIVE: Final[tuple[Mutant, ...]] = (*_SEEN, *_BELIEVED, *_MOVED)
