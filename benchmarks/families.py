@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script,
 
 from benchmarks.mails import code_sha256
 from benchmarks.result import RESULTS, ROOT, progress
-from benchmarks.streams import ASSETS, as_cloudevents, as_tasks, broker, produce, rated, topics
+from benchmarks.streams import ASSETS, TASKS_MAPPED, as_cloudevents, as_tasks, broker, produce, rated, topics
 from connectors.codec import decoder
 from connectors.kafka_client import KafkaClient
 from connectors.mails import Mail, fetch_mails, load_mails
@@ -63,7 +63,6 @@ SIZE: Final = 640  # labels in a window of the demo
 EACH: Final = 1_340  # texts of a domain: eight such windows, for 3 % are never labelled
 EVERY: Final = 4  # of how many mails one is taken, and of labels in a window
 QUICK_SIZE, QUICK_WINDOWS = 24, 2
-MAPPING: Final = {"format": "mapped", "mapping": {"task": "/domain", "time_unit": "ms"}}
 
 Said = list[dict[str, Any]]  # what a command told, line by line
 
@@ -115,7 +114,7 @@ def configured(place: Place, case: Case) -> Path:
         "chain": {"name": case.name},
         "mlflow": {"registered_model": case.name},
         "kafka": {"bootstrap": place.client.bootstrap, "topics": topics(case.stream).model_dump()},
-        "records": MAPPING if case.stream == DOMAINS else {},
+        "records": TASKS_MAPPED if case.stream == DOMAINS else {},
         "window": {"kind": "count", "size": place.size},
     }
     home.mkdir(parents=True)

@@ -29,6 +29,7 @@ ASSETS: Final = ROOT / ".priorflow" / "assets"
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 EPOCH_MS: Final = 1_000_000_000_000  # September 2001
+TASKS_MAPPED: Final = {"format": "mapped", "mapping": {"task": "/domain", "time_unit": "ms"}}
 
 History = Mapping[Partition, Sequence[Outgoing]]
 
@@ -106,7 +107,7 @@ def as_own_json(chosen: Sequence[Mail], names: TopicSettings) -> History:
 
 
 def as_tasks(chosen: Sequence[Rated], names: TopicSettings, *, seed: int) -> History:
-    """Return one text an hour, with its domain, in JSON of one's own; labels come as late as the demo's."""
+    """Return a text an hour with its domain, as TASKS_MAPPED reads it; labels come as late as the demo's."""
     events: dict[Partition, list[Outgoing]] = {(names.events, p): [] for p in range(EVENT_PARTITIONS)}
     labels: dict[Partition, list[Outgoing]] = {(names.labels, p): [] for p in range(LABEL_PARTITIONS)}
     told: list[tuple[int, str, str]] = []
