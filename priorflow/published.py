@@ -19,14 +19,14 @@ from connectors.manifest import read_manifest
 from connectors.mlflow_registry import MANIFEST, POSTERIOR
 from posterior.families import make_family
 from posterior.snapshot import Json, LedgerCorrupt, Snapshot
-from posterior.tensors import from_bytes
 from priorflow.config import ConfigError
 from priorflow.learning import encoder_sha256, recorded_model
 from stream.plan import canonical_json, sha256_json
 from trainers.abstention import Abstention, Tally, abstention
 from trainers.activations import Activations
-from trainers.answer import Answerer, NothingLearned
+from trainers.answer import Answerer, AnswerSpec, NothingLearned, answerer_of
 from trainers.model import AdaptedModel, ModelSpec, encoder_folder
+from trainers.window import FamilySpec
 
 ANSWERING: Final = "answering.json"
 ENCODER: Final = "PRIORFLOW_ENCODER"  # where the encoder lies here
@@ -147,20 +147,19 @@ def _elsewhere(settings: Json) -> str:
 def _answerer(spec: ModelSpec, settings: Json, snapshot: Snapshot, posterior: bytes) -> Answerer:
     if spec.objective == "tokens":  # before a large model is loaded in vain
         raise NothingLearned(spec.objective)
+    learn, family = settings["learn"], settings["family"]
+    said = AnswerSpec(
+        family=FamilySpec(name=family["name"], options=family["options"]),
+        chain_seed=settings["seed"],
+        draws=learn["draws"],
+        pi_new=learn["pi_new"],
+    )
     try:
-        family = make_family(settings["family"]["name"], settings["family"]["options"])
+        make_family(said.family.name, said.family.options)  # before a large model is loaded in vain
     except ValueError as unknown:
         msg = f"snapshot {snapshot.sha} cannot be opened here: {unknown}"
         raise CannotOpen(msg) from unknown
     model = AdaptedModel(spec)
-    return Answerer(
-        model,
-        Activations(model),
-        family,
-        from_bytes(posterior),
-        snapshot.labels,
-        window=snapshot.index,
-        chain_seed=settings["seed"],
-        draws=settings["learn"]["draws"],
-        pi_new=settings["learn"]["pi_new"],
+    return answerer_of(
+        model, Activations(model), said, posterior, labels=snapshot.labels, window=snapshot.index
     )

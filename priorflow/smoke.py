@@ -42,11 +42,13 @@ def smoke(settings: Settings, snapshot: Snapshot) -> Smoke:
         "posterior": snapshot.posterior,
         "labels": snapshot.labels,
         "window": snapshot.index,
-        "chain_seed": settings.chain.seed,
         "model": asdict(model_spec(settings)),
         "family": asdict(family_spec(settings)),
-        "draws": learn_spec(settings).draws if serve.draws is None else serve.draws,
-        "pi_new": settings.learn.pi_new,
+        "asked": {
+            "chain_seed": settings.chain.seed,
+            "draws": learn_spec(settings).draws if serve.draws is None else serve.draws,
+            "pi_new": settings.learn.pi_new,
+        },
         "threads": settings.learn.threads,
         "answers": answers,
     }
@@ -90,25 +92,21 @@ def _answer(order: Mapping[str, Any]) -> dict[str, Any]:
     import torch  # noqa: PLC0415
 
     from connectors.blobs import open_blobs  # noqa: PLC0415
-    from posterior.families import make_family  # noqa: PLC0415
-    from posterior.tensors import from_bytes  # noqa: PLC0415
     from trainers.activations import Activations  # noqa: PLC0415
-    from trainers.answer import Answerer  # noqa: PLC0415
+    from trainers.answer import AnswerSpec, answerer_of  # noqa: PLC0415
     from trainers.model import AdaptedModel, ModelSpec  # noqa: PLC0415
+    from trainers.window import FamilySpec  # noqa: PLC0415
 
     torch.set_num_threads(order["threads"])
     spec = order["model"]
     model = AdaptedModel(ModelSpec(**{**spec, "parts": tuple(spec["parts"])}))
-    answerer = Answerer(
+    answerer = answerer_of(
         model,
         Activations(model),
-        make_family(order["family"]["name"], order["family"]["options"]),
-        from_bytes(open_blobs(order["blobs"]).get(order["posterior"])),
-        order["labels"],
+        AnswerSpec(family=FamilySpec(**order["family"]), **order["asked"]),
+        open_blobs(order["blobs"]).get(order["posterior"]),
+        labels=order["labels"],
         window=order["window"],
-        chain_seed=order["chain_seed"],
-        draws=order["draws"],
-        pi_new=order["pi_new"],
     )
     label, took_ms = answerer.answer(_TEXT).label, []
     for text in _texts(order["answers"], spec["max_tokens"]):

@@ -18,14 +18,16 @@ import torch
 from torch import Tensor
 
 from posterior import panel
+from posterior.families import make_family
 from posterior.family import ONE_TASK, Draw, Family, Tensors
 from posterior.panel import NEW, Panel
 from posterior.predict import entropy, mixture
-from posterior.tensors import require_finite
+from posterior.tensors import from_bytes, require_finite
 from trainers.activations import Activations
 from trainers.evaluate import draws_of
 from trainers.model import AdaptedModel
 from trainers.noise import key
+from trainers.window import FamilySpec
 
 INTERVAL = (0.05, 0.95)  # of the draws
 
@@ -49,6 +51,16 @@ class Answer:
     def confidence(self) -> float:
         """The probability of `label`."""
         return self.probabilities[self.label]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerSpec:
+    """How snapshots of a chain are asked, beside their model: plain data, the same for all of them."""
+
+    family: FamilySpec
+    chain_seed: int
+    draws: int
+    pi_new: float
 
 
 class NothingLearned(ValueError):
@@ -132,6 +144,32 @@ class Answerer:
         log_p = panel.told(beside, mixture(said).unsqueeze(0), seen)[0]
         each = panel.told(beside, said, seen).exp()
         return log_p, each, float(panel.dispute(beside, said, seen).mean())
+
+
+def answerer_of(
+    model: AdaptedModel,
+    activations: Activations,
+    spec: AnswerSpec,
+    posterior: bytes,
+    *,
+    labels: Sequence[str],
+    window: int,
+) -> Answerer:
+    """Make a snapshot ready to be asked; the one place where whoever answers is put together.
+
+    NothingLearned if it knows no class; ValueError for a family that is not known here.
+    """
+    return Answerer(
+        model,
+        activations,
+        make_family(spec.family.name, spec.family.options),
+        from_bytes(posterior),
+        labels,
+        window=window,
+        chain_seed=spec.chain_seed,
+        draws=spec.draws,
+        pi_new=spec.pi_new,
+    )
 
 
 def as_forecast(answer: Answer) -> dict[str, float]:

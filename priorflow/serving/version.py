@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, final
 
-from posterior.families import make_family
 from posterior.family import ONE_TASK
 from posterior.snapshot import Snapshot
-from posterior.tensors import from_bytes
 from priorflow.config import Settings
 from priorflow.judging import CONFIDENCES
 from priorflow.learning import family_spec
 from trainers.abstention import Abstention, abstention
 from trainers.activations import Activations
-from trainers.answer import Answer, Answerer
+from trainers.answer import Answer, AnswerSpec, answerer_of
 from trainers.model import AdaptedModel
 
 
@@ -38,6 +36,16 @@ class Version:
     name: str | None = None
 
 
+def answer_spec(settings: Settings) -> AnswerSpec:
+    """Return how the settings have snapshots asked: by as many draws as `serve.draws` says, if it does."""
+    return AnswerSpec(
+        family=family_spec(settings),
+        chain_seed=settings.chain.seed,
+        draws=settings.learn.draws if settings.serve.draws is None else settings.serve.draws,
+        pi_new=settings.learn.pi_new,
+    )
+
+
 def rule_of(settings: Settings, history: Sequence[Snapshot], index: int) -> Abstention | None:
     """Return when to withhold answers, by the forecasts of the last windows up to this one."""
     serve = settings.serve
@@ -58,16 +66,12 @@ def ready(
     name: str | None,
 ) -> Version:
     """Make a snapshot ready to answer; NothingLearned if it knows no class."""
-    spec = family_spec(settings)
-    answerer = Answerer(
+    answerer = answerer_of(
         model,
         activations,
-        make_family(spec.name, spec.options),
-        from_bytes(posterior),
-        snapshot.labels,
+        answer_spec(settings),
+        posterior,
+        labels=snapshot.labels,
         window=snapshot.index,
-        chain_seed=settings.chain.seed,
-        draws=settings.learn.draws if settings.serve.draws is None else settings.serve.draws,
-        pi_new=settings.learn.pi_new,
     )
     return Version(snapshot=snapshot, answerer=answerer, rule=rule, name=name)

@@ -17,7 +17,6 @@ from transformers import AutoModel, AutoTokenizer
 
 from connectors.blobs import open_blobs
 from connectors.ledger import open_ledger
-from posterior.families import make_family
 from posterior.family import Tensors
 from posterior.snapshot import Snapshot
 from posterior.tensors import from_bytes, to_bytes
@@ -30,13 +29,14 @@ from priorflow.export import Wanted, export_peft
 from priorflow.learning import family_spec, model_spec
 from priorflow.peft_folder import FolderHeld, put, require_free
 from priorflow.run import chain_of, execute
+from priorflow.serving.version import answer_spec
 from stream.plan import sha256_json
 from tests.app.streams import archived, small_settings, small_stream
 from tests.connectors.chain_builder import CIRCUMSTANCE, OWNER, Writer, learned, progress, root
 from tests.trainers.orders import TOPICS
 from tests.trainers.orders import order as order_of
 from trainers.activations import Activations
-from trainers.answer import Answerer
+from trainers.answer import answerer_of
 from trainers.model import AdaptedModel, encoder_folder, warm_start
 from trainers.peft_form import FACTS, FILES
 from trainers.window import Local
@@ -139,18 +139,15 @@ def logits(folder: Path, encoder: Path, text: str) -> torch.Tensor:
 
 def answers(chain: Chain, row: Snapshot, text: str, *, draws: int) -> torch.Tensor:
     """Return log p of the classes as the server has it, but for the share of a new one."""
-    spec, settings = family_spec(chain.settings), chain.settings
+    settings = chain.settings
     model = AdaptedModel(model_spec(settings))
-    answerer = Answerer(
+    answerer = answerer_of(
         model,
         Activations(model),
-        make_family(spec.name, spec.options),
-        from_bytes(open_blobs(settings.blobs_url).get(row.posterior)),
-        row.labels,
+        replace(answer_spec(settings), draws=draws, pi_new=0.01),
+        open_blobs(settings.blobs_url).get(row.posterior),
+        labels=row.labels,
         window=row.index,
-        chain_seed=settings.chain.seed,
-        draws=draws,
-        pi_new=0.01,
     )
     said = answerer.answer(text).probabilities
     p = torch.tensor([said[label] for label in row.labels], dtype=torch.float64)

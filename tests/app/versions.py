@@ -9,18 +9,18 @@ from typing import Any
 from connectors.blobs import MemoryBlobs
 from connectors.memory_ledger import MemoryLedger
 from connectors.mlflow_registry import MANIFEST, POSTERIOR, Dressing
-from posterior.families import make_family
 from posterior.snapshot import Chain, Ledger, Snapshot
-from posterior.tensors import from_bytes, to_bytes
+from posterior.tensors import to_bytes
 from priorflow.config import Settings
 from priorflow.judging import CONFIDENCES
 from priorflow.learning import family_spec, learn_spec, learning_settings, model_spec
+from priorflow.serving.version import answer_spec
 from stream.plan import canonical_json, sha256_json
 from tests.app.streams import WORDS
 from tests.connectors.chain_builder import CIRCUMSTANCE, OWNER, Writer, learned, root
 from trainers.abstention import Tally
 from trainers.activations import Activations
-from trainers.answer import Answerer
+from trainers.answer import Answerer, answerer_of
 from trainers.model import AdaptedModel
 from trainers.window import Local, Order
 
@@ -51,17 +51,14 @@ class Published:
 
 def answerer(settings: Settings, snapshot: Snapshot, posterior: bytes) -> Answerer:
     """Return who answers from a snapshot where its settings are known."""
-    model, family = AdaptedModel(model_spec(settings)), family_spec(settings)
-    return Answerer(
+    model = AdaptedModel(model_spec(settings))
+    return answerer_of(
         model,
         Activations(model),
-        make_family(family.name, family.options),
-        from_bytes(posterior),
-        snapshot.labels,
+        answer_spec(settings),
+        posterior,
+        labels=snapshot.labels,
         window=snapshot.index,
-        chain_seed=settings.chain.seed,
-        draws=settings.learn.draws,
-        pi_new=settings.learn.pi_new,
     )
 
 
