@@ -287,10 +287,10 @@ def label_record(label: Label, *, source: str) -> tuple[bytes, list[tuple[str, b
 
 
 def answer_record(
-    answer: Mapping[str, Any], *, name: str, time_ms: Millis, source: str
+    answer: Mapping[str, Any], *, name: str, time_ms: Millis, source: str, kind: str = "priorflow.answer"
 ) -> tuple[bytes, list[tuple[str, bytes]]]:
     """Return value and headers of an answer as a binary CloudEvent; `name` is its prediction id."""
-    return _dump(answer), _headers(name, "priorflow.answer", source, time_ms)
+    return _dump(answer), _headers(name, kind, source, time_ms)
 
 
 def _dump(data: Any) -> bytes:

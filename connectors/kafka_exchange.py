@@ -99,6 +99,11 @@ class KafkaExchange:
                 msg = f"answering at {self._client.bootstrap}: not committed ({failed}); taken again"
                 raise Undone(msg) from failed
 
+    def put_back(self) -> None:
+        """Give up what was taken last: it comes again, to us or to another member."""
+        self._taken = {}
+        self._leave()
+
     def at_end(self) -> bool:
         """Tell whether everything in the partitions that are ours was taken; False while none is."""
         with self._talking("asking for the ends"):

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final, final
@@ -45,6 +45,9 @@ _NONE: Final = MethodRow(
     final_accuracy=None,
     forgetting=None,
 )
+
+
+Tile = tuple[str, str, str]  # name, value and a note
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,11 +168,18 @@ def reliability(windows: Sequence[Snapshot]) -> tuple[ReliabilityBin, ...]:
 
 
 def page_html(
-    found: Look | None, *, answering: str | None, trouble: str | None, looked_ms: int, decides: bool = False
+    found: Look | None,
+    *,
+    answering: str | None,
+    trouble: str | None,
+    looked_ms: int,
+    decides: bool = False,
+    also: Sequence[Tile] = (),
 ) -> str:
     """Return the page; `answering` is the sha that answers here, `trouble` what is known to be wrong.
 
-    `decides`: whether whoever has the key may promote and roll back from here.
+    `decides`: whether whoever has the key may promote and roll back from here. `also` are tiles of what the
+    ledger does not know.
     """
     environment = pages()
     environment.filters |= {"moment": _moment}
@@ -182,7 +192,7 @@ def page_html(
         place=place,
         story=story,
         words=words,
-        tiles=[] if found is None else tiles(found, answering),
+        tiles=[*([] if found is None else tiles(found, answering)), *also],
         troubles=troubles(found, trouble),
         figures={} if story is None else _figures(story),
         decisions=[] if story is None or found is None else _told(story, found)[::-1],
@@ -209,7 +219,12 @@ def content_policy(*, decides: bool) -> str:
 
 
 def page(
-    settings: Settings, *, answering: str | None = None, trouble: str | None = None, decides: bool = False
+    settings: Settings,
+    *,
+    answering: str | None = None,
+    trouble: str | None = None,
+    decides: bool = False,
+    also: Sequence[Tile] = (),
 ) -> str:
     """Look, and return the page; what cannot be read is told on it."""
     try:
@@ -222,6 +237,7 @@ def page(
         trouble=trouble,
         looked_ms=time.time_ns() // 1_000_000,
         decides=decides,
+        also=also,
     )
 
 
@@ -229,8 +245,10 @@ def page(
 class Kept:
     """The page as it was seconds ago: however many look, the ledger is asked once."""
 
-    def __init__(self, settings: Settings, *, seconds: float = 5.0) -> None:
-        self._settings, self._seconds = settings, seconds
+    def __init__(
+        self, settings: Settings, *, seconds: float = 5.0, also: Callable[[], Sequence[Tile]] = tuple
+    ) -> None:
+        self._settings, self._seconds, self._also = settings, seconds, also
         self._decides = settings.serve.key_to_decide() is not None
         self.headers: Final = {"Content-Security-Policy": content_policy(decides=self._decides)}
         self._lock = Lock()
@@ -242,7 +260,13 @@ class Kept:
         with self._lock:
             made = self._made
             if made is None or made[1] != said or time.monotonic() - made[0] > self._seconds:
-                text = page(self._settings, answering=answering, trouble=trouble, decides=self._decides)
+                text = page(
+                    self._settings,
+                    answering=answering,
+                    trouble=trouble,
+                    decides=self._decides,
+                    also=self._also(),
+                )
                 made = self._made = (time.monotonic(), said, text)
         return made[2]
 
@@ -252,7 +276,7 @@ class Kept:
             self._made = None
 
 
-def tiles(found: Look, answering: str | None) -> list[tuple[str, str, str]]:
+def tiles(found: Look, answering: str | None) -> list[Tile]:
     """Return what to see first: name, value and a note of each."""
     place, counts = found.place, found.place["counts"]
     last = found.story.windows[-1] if found.story is not None else None

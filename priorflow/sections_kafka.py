@@ -34,16 +34,19 @@ class TopicSettings(Section):
     """Topic for late records, where `records.late` is `divert`."""
     answers: Topic = "priorflow.answers"
     """Topic that `priorflow score` writes answers to."""
+    shadow: Topic = "priorflow.shadow-answers"
+    """Topic that `priorflow score` writes a shadow's answers to, where there is one (`serve.shadow`)."""
 
     @model_validator(mode="after")
     def _no_circle(self) -> TopicSettings:
-        inputs, outputs = {self.events, self.labels}, (self.dead_letters, self.late, self.answers)
+        inputs = {self.events, self.labels}
+        outputs = (self.dead_letters, self.late, self.answers, self.shadow)
         for name in outputs:
             if name in inputs:
                 msg = f"{name!r} is read and written at once; name another topic"
                 raise ValueError(msg)
         if len(set(outputs)) < len(outputs):
-            msg = "dead letters, late records and answers cannot share a topic; name three"
+            msg = "dead letters, late records, answers and a shadow's cannot share a topic; name four"
             raise ValueError(msg)
         return self
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ByteSize, Field, SecretStr, model_validator
 
 from priorflow.quantities import Duration
-from priorflow.section import Section
+from priorflow.section import Section, Share
+
+
+class FailureSettings(Section):
+    """When `score` stops because the model fails at texts, before it sets aside a whole topic."""
+
+    share: Share = 0.1
+    """Largest share of texts that the model failed at among the last `over`."""
+    over: int = Field(default=200, ge=1)
+    """Number of texts the share is taken over."""
+    run: int = Field(default=10, ge=1)
+    """Largest number of such texts in a row."""
 
 
 class ServeSettings(Section):
@@ -48,6 +59,17 @@ class ServeSettings(Section):
     """Longest line, as far as one can tell; beyond it requests are refused with 429."""
     timeout: Duration = 10_000
     """How long a request may take before it is given up."""
+
+    breaker: FailureSettings = FailureSettings()
+    """When the model fails at so many texts that `score` stops."""
+    shadow: Literal["candidate"] | Annotated[int, Field(ge=1)] | None = None
+    """Who is asked beside the champion and answers nobody: `candidate`, a version's number, or null."""
+    shadow_share: Share = 1.0
+    """Share of the events, chosen by their id, that the shadow is asked about."""
+    shadow_waiting: int = Field(default=256, ge=1)
+    """Most texts in the shadow's line; beyond it they are dropped, and counted."""
+    shadow_record: ByteSize = ByteSize(8 << 20)
+    """Most bytes of the file of comparisons that `serve` keeps; the file before it is kept too."""
 
     @model_validator(mode="after")
     def _one_key(self) -> ServeSettings:

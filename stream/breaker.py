@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from stream.record import Position, Refusal
+
+_REMEDY: Final = (
+    "They are in the dead-letter topic. Mend the producer or the mapping, or raise records.breaker, and run "
+    "again"
+)
 
 
 class TooMuchBad(RuntimeError):
@@ -26,11 +31,11 @@ class BreakerRules:
 class Breaker:
     """Counts in merge order, so that it trips at the same record however partitions were polled."""
 
-    __slots__ = ("_bad", "_rules", "_run", "_seen")
+    __slots__ = ("_bad", "_remedy", "_rules", "_run", "_seen", "_what")
 
-    def __init__(self, rules: BreakerRules) -> None:
+    def __init__(self, rules: BreakerRules, *, what: str = "records are bad", remedy: str = _REMEDY) -> None:
         """Start with a clean slate: after a stop somebody has looked."""
-        self._rules = rules
+        self._rules, self._what, self._remedy = rules, what, remedy
         self._seen = 0
         self._run = 0
         self._bad: deque[int] = deque()  # which of the last `over` records were bad, by their number
@@ -49,9 +54,7 @@ class Breaker:
             self._bad.popleft()
         if self._run > self._rules.run or len(self._bad) > self._rules.share * self._rules.over:
             msg = (
-                f"{len(self._bad)} of the last {min(self._seen, self._rules.over)} records are bad, "
-                f"{self._run} in a row; the last is {at} ({refusal.stage}: {refusal.reason}). "
-                "They are in the dead-letter topic. Mend the producer or the mapping, or raise "
-                "records.breaker, and run again"
+                f"{len(self._bad)} of the last {min(self._seen, self._rules.over)} {self._what}, "
+                f"{self._run} in a row; the last is {at} ({refusal.stage}: {refusal.reason}). {self._remedy}"
             )
             raise TooMuchBad(msg)

@@ -21,7 +21,7 @@ Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
 Reference = Annotated[str, Field(min_length=1, max_length=MAX_REFERENCE_CHARS)]
 Millis = int  # milliseconds since the epoch, UTC
 
-Stage = Literal["size", "encoding", "json", "schema", "clock", "label"]
+Stage = Literal["size", "encoding", "json", "schema", "clock", "label", "model"]
 
 
 @value(order=True)

@@ -19,10 +19,12 @@ from priorflow.console import Console, Silent
 from priorflow.page import Kept
 from priorflow.sections_serving import ServeSettings
 from priorflow.serving import decisions, problems
+from priorflow.serving.comparing import Heard
 from priorflow.serving.desk import Desk, Full, NobodyInCharge, Told
 from priorflow.serving.gauges import Gauges
 from priorflow.serving.limits import BodyLimit, require_key
 from priorflow.serving.problems import Problem
+from priorflow.serving.shadow import Shadow, tile
 from priorflow.serving.watcher import Watcher
 from priorflow.serving.wire import AnswerOut, AnswersOut, Asked, EventIn, EventsIn, answered, named
 
@@ -57,17 +59,18 @@ def application(
     *,
     version: str,
     console: Console | None = None,
+    shadow: Shadow | None = None,
 ) -> FastAPI:
-    """Return the application; who starts desk and watcher is who made them."""
+    """Return the application; who starts desk, watcher and shadow is who made them."""
     app = FastAPI(
         title="priorflow", version=version, description=__doc__, separate_input_output_schemas=False
     )
     app.openapi = lambda: _with_limits(FastAPI.openapi(app), settings.serve)  # type: ignore[method-assign] # FastAPI's documented way
     problems.install(app)
     app.add_middleware(BodyLimit, most=settings.serve.max_body)
-    _predictions(app, settings, desk, gauges)
+    _predictions(app, settings, desk, gauges, shadow)
     _states(app, desk, watcher, gauges)
-    kept = Kept(settings)
+    kept = Kept(settings, also=lambda: [] if shadow is None else [tile(shadow.standing)])
     decisions.offer(app, settings, console or Silent(), decided=kept.forget)
     _page(app, kept, desk, watcher)
     return app
@@ -81,7 +84,7 @@ def _with_limits(told: dict[str, Any], serve: ServeSettings) -> dict[str, Any]:
     return told
 
 
-def _predictions(app: FastAPI, settings: Settings, desk: Desk, gauges: Gauges) -> None:
+def _predictions(app: FastAPI, settings: Settings, desk: Desk, gauges: Gauges, shadow: Shadow | None) -> None:
     key, serve = settings.serve.key(), settings.serve
 
     @app.post(
@@ -103,7 +106,21 @@ def _predictions(app: FastAPI, settings: Settings, desk: Desk, gauges: Gauges) -
             raise
         answers = [answered(named(e), a, told.version) for e, a in zip(events, told.answers, strict=True)]
         gauges.answered(told, sum(a.abstain for a in answers), time.perf_counter() - begun)
+        if shadow is not None:
+            _shown(shadow, events, answers, told)
         return AnswersOut(answers=answers) if isinstance(body, EventsIn) else answers[0]
+
+
+def _shown(shadow: Shadow, events: Sequence[EventIn], answers: Sequence[AnswerOut], told: Told) -> None:
+    """Have a shadow asked about events that are answered; that waits for nothing."""
+    each_s = told.seconds / len(answers)
+    for event, out, answer in zip(events, answers, told.answers, strict=True):
+        heard = Heard(version=told.version, answer=answer, seconds=each_s)
+        shadow.see(out.event_id, _asked(event), heard, at_ms=time.time_ns() // 1_000_000)
+
+
+def _asked(event: EventIn) -> tuple[str, str]:
+    return event.text, event.task or ONE_TASK
 
 
 def _fits(events: Sequence[EventIn], most: int, chars: int) -> None:
@@ -118,7 +135,7 @@ def _fits(events: Sequence[EventIn], most: int, chars: int) -> None:
 
 async def _told(desk: Desk, events: Sequence[EventIn], timeout_s: float) -> Told:
     try:
-        asked = desk.ask([(event.text, event.task or ONE_TASK) for event in events])
+        asked = desk.ask([_asked(event) for event in events])
         return await asyncio.wait_for(asyncio.wrap_future(asked), timeout_s)
     except Full as full:
         after = {"Retry-After": str(max(1, math.ceil(full.after_s)))}

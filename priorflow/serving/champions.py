@@ -16,12 +16,13 @@ from typing import Any, Literal, final
 
 from connectors.decision_log import champion
 from connectors.manifest import read_manifest
-from posterior.registry import Registry
-from posterior.snapshot import Blobs, Ledger, LedgerCorrupt, Snapshot
+from posterior.registry import Alias, Registry
+from posterior.snapshot import Blobs, Decision, Ledger, LedgerCorrupt, Snapshot
+from priorflow.case import CASE
 from priorflow.opening import MLFLOW
 from trainers.abstention import Abstention
 
-By = Literal["decision log", "alias", "last good"]
+By = Literal["decision log", "alias", "last good", "setting"]
 _FILES = ("manifest.json", "posterior.safetensors", "serving.json")
 
 
@@ -44,24 +45,35 @@ class Log:
 
     def __init__(self, ledger: Ledger, chain: str) -> None:
         self._ledger, self._chain = ledger, chain
-        self._seen: tuple[int, str | None] = (0, None)
+        self._seen: tuple[int, str | None, str | None] = (0, None, None)
 
     def champion(self) -> str | None:
         """Return who is in charge; None while nobody was promoted, or there is no such chain."""
-        lines, sha = self._seen
-        if self._ledger.decided(self._chain) != lines:
+        return self._read()[1]
+
+    def candidate(self) -> str | None:
+        """Return whom the gates judged last, unless to put it back; None while they judged nobody."""
+        return self._read()[2]
+
+    def _read(self) -> tuple[int, str | None, str | None]:
+        if self._ledger.decided(self._chain) != self._seen[0]:
             log = self._ledger.decisions(self._chain)
-            lines, sha = self._seen = len(log), champion(log)
-        return sha
+            self._seen = len(log), champion(log), _candidate(log)
+        return self._seen
+
+
+def _candidate(log: Sequence[Decision]) -> str | None:
+    judged = (line for line in reversed(log) if CASE in line.evidence and line.action != "rollback")
+    return next((line.snapshot for line in judged), None)
 
 
 def by_decision(ledger: Ledger, blobs: Blobs, chain: str, sha: str | None) -> Wanted | None:
-    """Return the snapshot that the decision log puts in charge; None for nobody."""
+    """Return the snapshot that the decision log names; None for nobody."""
     if sha is None:
         return None
     found = ledger.snapshot(sha)
     if found is None:
-        msg = f"chain {chain}: champion {sha} was set aside since it was promoted; promote or roll back"
+        msg = f"chain {chain}: {sha} was set aside since it was decided on; promote or roll back"
         raise LedgerCorrupt(msg)
     snapshot = found[0]
     return Wanted(
@@ -73,15 +85,21 @@ def by_decision(ledger: Ledger, blobs: Blobs, chain: str, sha: str | None) -> Wa
     )
 
 
-def by_alias(registry: Registry, chain: str, settings_sha: str) -> Wanted | None:
+def by_alias(registry: Registry, chain: str, settings_sha: str, alias: Alias = "champion") -> Wanted | None:
     """Return what the registry's alias names, verified; None if there is none, or it is another chain's."""
-    version = registry.aliases().get("champion")
+    version = registry.aliases().get(alias)
     if version is None:
         return None
     snapshot, posterior = registry.fetch(version)
     if (snapshot.chain, snapshot.settings) != (chain, settings_sha):
         return None
     return Wanted(snapshot=snapshot, posterior=lambda: posterior, by="alias", name=version)
+
+
+def by_version(registry: Registry, version: str) -> Wanted:
+    """Return a version that somebody named, verified."""
+    snapshot, posterior = registry.fetch(version)
+    return Wanted(snapshot=snapshot, posterior=lambda: posterior, by="setting", name=version)
 
 
 def by_folder(folder: Path, chain: str, settings_sha: str) -> Wanted | None:

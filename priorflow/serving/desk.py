@@ -39,10 +39,11 @@ class NobodyInCharge(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One request's answers, in its order, and the version that gave all of them."""
+    """One request's answers, in its order, the version that gave all of them, and how long that took."""
 
     version: Version
     answers: tuple[Answer, ...]
+    seconds: float
 
 
 @final
@@ -99,6 +100,9 @@ class Desk:
         """Have a version take over before the next request; the future holds why it did not."""
         taken: Future[None] = Future()
         with self._changed:
+            if self._stopping:  # nobody would come to take it
+                taken.set_exception(NobodyInCharge())
+                return taken
             self._offers.append((version, taken))
             self._changed.notify_all()
         return taken
@@ -136,8 +140,11 @@ class Desk:
         assert version is not None, "nothing is put in line before there is a version"
         try:
             if told.set_running_or_notify_cancel():  # else whoever asked has gone
-                told.set_result(Told(version, self._answers(version, texts)))
+                begun = time.perf_counter()
+                answers = self._answers(version, texts)
+                told.set_result(Told(version, answers, time.perf_counter() - begun))
         except Exception as failed:  # noqa: BLE001 - the one who asked is told; the line goes on
+            failed.add_note(f"asked of snapshot {version.snapshot.sha}")
             told.set_exception(failed)
         finally:
             with self._changed:

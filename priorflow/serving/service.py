@@ -15,10 +15,13 @@ from fastapi import FastAPI
 from priorflow.config import Settings
 from priorflow.console import Console
 from priorflow.serving.app import application
+from priorflow.serving.books import serving_folder
+from priorflow.serving.comparisons import Comparisons
 from priorflow.serving.desk import Desk
 from priorflow.serving.following import following
 from priorflow.serving.gauges import Gauges
 from priorflow.serving.listening import listening
+from priorflow.serving.shadow import Shadow, shadowing
 from priorflow.serving.watcher import Watcher
 
 _GRACE_S: Final = 10  # for requests under way when the server is told to stop
@@ -32,15 +35,29 @@ class Service:
     app: FastAPI
     desk: Desk
     watcher: Watcher
+    shadow: Shadow | None
 
 
 @contextmanager
 def opened(settings: Settings, console: Console) -> Iterator[Service]:
     """Answer while the context is open."""
-    with following(settings, console, most=settings.serve.max_waiting) as (desk, watcher):
-        gauges = Gauges(desk, watcher)
-        app = application(settings, desk, watcher, gauges, version=installed("priorflow"), console=console)
-        yield Service(app, desk, watcher)
+    record = Comparisons(serving_folder(settings), most_bytes=settings.serve.shadow_record)
+    most, patience_s = settings.serve.max_waiting, settings.serve.max_wait / 1000
+    with (
+        following(settings, console, most=most, patience_s=patience_s) as (desk, watcher),
+        shadowing(settings, console, record.add, grace_s=0.0) as shadow,
+    ):
+        gauges = Gauges(desk, watcher, shadow)
+        app = application(
+            settings,
+            desk,
+            watcher,
+            gauges,
+            version=installed("priorflow"),
+            console=console,
+            shadow=shadow,
+        )
+        yield Service(app, desk, watcher, shadow)
 
 
 def serve(settings: Settings, console: Console) -> None:

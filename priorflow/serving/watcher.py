@@ -1,4 +1,4 @@
-"""Follow the champion: look, load what is new, and have it take over; keep the last good one otherwise."""
+"""Follow the champion, or its shadow: look, load what is new, have it take over; else the old one stays."""
 
 from __future__ import annotations
 
@@ -70,8 +70,11 @@ class Watcher:
         poll_s: Seconds,
         tell: Callable[[Standing], None] = _nobody,
         now: Callable[[], Seconds] = time.time,
+        who: str = "champion",
+        absent: str = "no snapshot was promoted yet",
     ) -> None:
         self._desk, self._places, self._poll_s, self._tell, self._now = desk, places, poll_s, tell, now
+        self._who, self._absent = who, absent
         self._standing = Standing(trouble="not looked yet", since=now())
         self._failed: tuple[str, Seconds, str] | None = None  # sha, when to try again, why
         self._stop = Event()
@@ -82,9 +85,10 @@ class Watcher:
         """Return how well the champion is known."""
         return self._standing
 
-    def start(self) -> None:
-        """Look once, then go on looking in the background."""
-        self.look()
+    def start(self, *, look: bool = True) -> None:
+        """Look once, unless told not to wait for that, then go on looking in the background."""
+        if look:
+            self.look()
         self._thread.start()
 
     def stop(self) -> None:
@@ -97,7 +101,7 @@ class Watcher:
         """Find the champion, and have it take over if it is another."""
         wanted, trouble = self._wanted()
         if wanted is None:
-            self._stand(self._standing.by, trouble or "no snapshot was promoted yet")
+            self._stand(self._standing.by, trouble or self._absent)
             return
         present = self._desk.version
         if present is None or present.snapshot.sha != wanted.snapshot.sha or present.name != wanted.name:
@@ -112,7 +116,7 @@ class Watcher:
             try:
                 self.look()
             except Exception as failed:  # noqa: BLE001 - a server that no longer follows must say so, and go on
-                self._stand(self._standing.by, f"the champion cannot be looked up: {failed!r}")
+                self._stand(self._standing.by, f"the {self._who} cannot be looked up: {failed!r}")
 
     def _wanted(self) -> tuple[Wanted | None, str | None]:
         """Return who should answer, and what was wrong on the way to know it."""
@@ -125,7 +129,7 @@ class Watcher:
             try:
                 found = self._places.by_alias()
             except RegistryError as failed:
-                trouble = trouble or f"nobody was promoted, and the registry cannot be read: {failed}"
+                trouble = trouble or f"{self._absent}, and the registry cannot be read: {failed}"
         if found is None and self._desk.version is None:
             try:
                 found = self._places.last_good()

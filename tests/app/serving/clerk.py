@@ -17,16 +17,20 @@ RULE = Abstention(risk=0.1, alpha=0.05, at=0.7, events=100, answered=60, wrong=2
 
 @dataclass
 class Clerk:
-    """Says "long" of texts that have many letters; waits for `gate` before every answer."""
+    """Says "long" of texts that have many letters; waits for `gate` before every answer.
+
+    It cannot answer what holds `poison`.
+    """
 
     name: str
     gate: threading.Event | None = None
     fails: bool = False
+    poison: str | None = None
     asked: list[str] = field(default_factory=list)
 
     def answer(self, text: str, task: str = ONE_TASK) -> Answer:
         assert task in {ONE_TASK, "other task"}
-        if self.fails:
+        if self.fails or (self.poison is not None and self.poison in text):
             msg = f"{self.name} cannot"
             raise RuntimeError(msg)
         if self.gate is not None:

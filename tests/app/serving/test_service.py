@@ -22,6 +22,7 @@ from fastapi.testclient import TestClient
 from connectors.blobs import open_blobs
 from connectors.ledger import open_ledger
 from posterior.snapshot import Snapshot
+from priorflow.case import CASE
 from priorflow.config import ConfigError, Settings
 from priorflow.console import Silent
 from priorflow.run import execute
@@ -30,7 +31,7 @@ from tests.app.histories import history
 from tests.app.streams import archived, small_settings, small_stream
 
 pytestmark = pytest.mark.slow
-LIMIT_S = 30
+LIMIT_S = 120  # a shadow loads at the lowest priority
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,14 @@ def until(wanted: Any, read: Any) -> None:
     while read() != wanted:
         assert time.monotonic() < deadline, f"{read()} is not {wanted}"
         time.sleep(0.01)
+
+
+def until_not(unwanted: Any, read: Any) -> Any:
+    deadline = time.monotonic() + LIMIT_S
+    while (found := read()) == unwanted:
+        assert time.monotonic() < deadline, f"it stays {unwanted}"
+        time.sleep(0.01)
+    return found
 
 
 def snapshot_of(client: TestClient) -> str:
@@ -184,6 +193,47 @@ def test_other_settings_than_the_chain_s_are_told(here: Path) -> None:
     with serving(settings) as (service, client):
         assert client.get("/readyz").status_code == 503
         assert "other settings" in str(service.watcher.standing.trouble)
+
+
+def judged(settings: Settings, sha: str) -> None:
+    """Write the line of a gate that judged a candidate and waits."""
+    ledger = open_ledger(settings.ledger_url, open_blobs(settings.blobs_url))
+    ledger.decide("main", at_ms=1, actor="gate", action="wait", snapshot=sha, evidence={CASE: {}})
+    ledger.close()
+
+
+def test_the_candidate_is_asked_beside_and_followed(here: Path) -> None:
+    """What a server with a shadow answers is what one without says, to the last bit."""
+    plain = settings_in(here)
+    first, second, *_, last = windows(plain)
+    promote(plain, first.sha)
+    with serving(plain) as (_, client):
+        alone = numbers(client.post("/predict", json={"text": "cash offer", "id": "m1"}).json())
+    settings = settings_in(here, **{"serve.shadow": "candidate"})
+    with serving(settings) as (service, client):
+        shadow = service.shadow
+        assert shadow is not None
+        assert "no candidate" in str(until_not(None, lambda: shadow.standing.trouble))
+        for candidate in (second, last):
+            judged(settings, candidate.sha)
+            until(candidate.sha, lambda: shadow.standing.snapshot)
+            said = client.post("/predict", json={"text": "cash offer", "id": "m1"}).json()
+            assert numbers(said) == alone
+            until((candidate.sha, 1), lambda: (shadow.standing.sums.shadow, shadow.standing.sums.events))
+        assert f'shadow="{last.sha[:12]}"' in client.get("/metrics").text
+    rows = [json.loads(line) for line in (here / "home/serving/main/shadow.jsonl").read_text().splitlines()]
+    assert [row["shadow"]["snapshot"] for row in rows] == [second.sha, last.sha]
+
+
+def test_a_shadow_that_cannot_be_had_is_told_and_answers_go_on(here: Path) -> None:
+    settings = settings_in(here, **{"serve.shadow": 7})  # nothing is published
+    promote(settings, windows(settings)[0].sha)
+    with serving(settings) as (service, client):
+        shadow = service.shadow
+        assert shadow is not None
+        until("no version 7", lambda: shadow.standing.trouble)
+        assert client.post("/predict", json={"text": "cash offer"}).status_code == 200
+        assert client.get("/readyz").json()["trouble"] is None
 
 
 def test_a_model_of_tokens_is_refused(here: Path) -> None:
