@@ -58,13 +58,16 @@ def open_ledger(
     *,
     idle_s: float = IDLE_S,
     busy_s: float = BUSY_S,
+    read_only: bool = False,
     crash: Crash = live,
 ) -> SqlLedger:
     """Open the ledger at `url` (sqlite:///FILE or postgresql://...), creating its tables if new.
 
-    `idle_s` bounds a session asleep inside a transaction (PostgreSQL), `busy_s` waiting for a lock.
+    `idle_s` bounds a session asleep inside a transaction (PostgreSQL), `busy_s` waiting for a lock. One
+    that is only read is neither made nor migrated: LedgerError if that would have to be.
     """
-    return SqlLedger(open_engine(url, idle_s=idle_s, busy_s=busy_s), blobs, crash=crash)
+    engine = open_engine(url, idle_s=idle_s, busy_s=busy_s, read_only=read_only)
+    return SqlLedger(engine, blobs, read_only=read_only, crash=crash)
 
 
 @final
@@ -75,8 +78,9 @@ class SqlLedger:
     in-ledger-commit (all is written, nothing committed), after-ledger-commit.
     """
 
-    def __init__(self, engine: Engine, blobs: Blobs, *, crash: Crash = live) -> None:
+    def __init__(self, engine: Engine, blobs: Blobs, *, read_only: bool = False, crash: Crash = live) -> None:
         self._engine = engine
+        self._read_only = read_only
         self._blobs = blobs
         self._crash = crash
         self._store = engine.url.render_as_string(hide_password=True)
@@ -359,6 +363,9 @@ class SqlLedger:
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
+        if self._read_only:
+            message = f"ledger {self._store} was opened to be read; nothing was written"
+            raise LedgerError(message)
         writer = self._engine.execution_options(**{WRITES: True})
         with translated(self._store), writer.begin() as connection:
             yield connection

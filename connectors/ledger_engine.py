@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from sqlalchemy import (
     URL,
@@ -53,19 +54,28 @@ ASLEEP: Final = "25P03"  # PostgreSQL ended a session that was idle inside a tra
 MIGRATING: Final = 0x7072696F  # advisory lock: one process migrates, the others wait
 
 
-def open_engine(url: str, *, idle_s: float, busy_s: float) -> Engine:
+def open_engine(url: str, *, idle_s: float, busy_s: float, read_only: bool = False) -> Engine:
     """Connect by URL (sqlite:///FILE or postgresql://...) and bring the tables up to date.
 
     `idle_s` ends a session that sleeps inside a transaction (PostgreSQL); `busy_s` bounds waiting for
-    another writer. Raises LedgerUnavailable, or LedgerError for a ledger newer than this release.
+    another writer. One that only reads makes no file and no table, and the database holds it to that.
+    Raises LedgerUnavailable, or LedgerError for a ledger that this release does not know: a newer one, or
+    an older one that may only be read.
     """
     address = _address(url)
-    with translated(address.render_as_string(hide_password=True)):
+    with translated(store := address.render_as_string(hide_password=True)):
         if address.get_backend_name() == "sqlite":
-            engine = _sqlite(address, busy_s)
+            engine = _sqlite_reader(address, busy_s) if read_only else _sqlite(address, busy_s)
         else:
-            engine = _postgresql(address, idle_s, busy_s)
-        _upgrade(engine)
+            engine = _postgresql(address, idle_s, busy_s, read_only=read_only)
+        try:
+            if read_only:
+                _require_known(engine, store)
+            else:
+                _upgrade(engine)
+        except BaseException:
+            engine.dispose()
+            raise
     return engine
 
 
@@ -115,14 +125,31 @@ def _address(url: str) -> URL:
 
 
 def _sqlite(address: URL, busy_s: float) -> Engine:
-    if not address.database or address.database == ":memory:":
-        message = "a SQLite ledger needs a file: sqlite:///PATH"
-        raise LedgerError(message)
-    Path(address.database).parent.mkdir(parents=True, exist_ok=True)
+    Path(_file(address)).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(address, connect_args={"timeout": busy_s})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _sqlite_reader(address: URL, busy_s: float) -> Engine:
+    file = _file(address)
+    reader = address.set(database=f"file:{quote(file)}", query={"mode": "ro", "uri": "true"})
+    engine = create_engine(reader, connect_args={"timeout": busy_s})
+    event.listen(engine, "connect", _prepare_reader)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _file(address: URL) -> str:
+    if not address.database or address.database == ":memory:":
+        message = "a SQLite ledger needs a file: sqlite:///PATH"
+        raise LedgerError(message)
+    return address.database
+
+
+def _prepare_reader(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
@@ -137,8 +164,9 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _postgresql(address: URL, idle_s: float, busy_s: float) -> Engine:
+def _postgresql(address: URL, idle_s: float, busy_s: float, *, read_only: bool) -> Engine:
     settings = (
+        f"default_transaction_read_only = {'on' if read_only else 'off'}",
         f"idle_in_transaction_session_timeout = {int(idle_s * 1000)}",
         f"lock_timeout = {int(busy_s * 1000)}",
         "synchronous_commit = on",
@@ -167,6 +195,21 @@ def _upgrade(engine: Engine) -> None:
             from connectors.migrations.upgrade import upgrade  # noqa: PLC0415  0.1 s, seldom needed
 
             upgrade(connection)
+
+
+def _require_known(engine: Engine, store: str) -> None:
+    """Raise LedgerError, and say who brings it up to date, unless the ledger is as this release reads it."""
+    with engine.connect() as connection:
+        found = _revision(connection)
+    if found != REVISION:
+        what = (
+            "has no tables yet" if found is None else f"is at revision {found}, this release reads {REVISION}"
+        )
+        message = (
+            f"ledger {store} {what}; it is only read here. `priorflow run` of this release brings it up to "
+            "date: back it up, then start that"
+        )
+        raise LedgerError(message)
 
 
 def _revision(connection: Connection) -> str | None:

@@ -28,8 +28,11 @@ def absent_file(url: str) -> Path | None:
 
 
 @contextmanager
-def reading(settings: Settings) -> Iterator[tuple[SqlLedger, Blobs]]:
-    """Open an existing ledger and its blobs; NoLedger rather than an empty file where none was."""
+def reading(settings: Settings, *, read_only: bool = False) -> Iterator[tuple[SqlLedger, Blobs]]:
+    """Open an existing ledger and its blobs; NoLedger rather than an empty file where none was.
+
+    An older one is migrated, unless it is opened `read_only`: then LedgerError says who does that.
+    """
     url = settings.ledger_url
     file = absent_file(url)
     if file is not None:
@@ -39,7 +42,7 @@ def reading(settings: Settings) -> Iterator[tuple[SqlLedger, Blobs]]:
         )
         raise NoLedger(msg)
     blobs = open_blobs(settings.blobs_url)
-    ledger = open_ledger(url, blobs)
+    ledger = open_ledger(url, blobs, read_only=read_only)
     try:
         yield ledger, blobs
     finally:

@@ -80,7 +80,7 @@ class Look:
 def look(settings: Settings, *, ask_kafka: bool = True) -> Look | None:
     """Read the ledger; None where the chain has no snapshot yet, LedgerError where there is no ledger."""
     ends = ends_if_reachable(settings) if ask_kafka else None
-    with reading(settings) as (ledger, _):
+    with reading(settings, read_only=True) as (ledger, _):
         name = settings.chain.name
         history = ledger.history(name) if ledger.chain(name) is not None else ()
         if not history:

@@ -34,14 +34,17 @@ class Books:
         self._told: tuple[float, Wanted | RegistryError | None] = (-math.inf, None)
 
     def ledger(self) -> tuple[SqlLedger, Log]:
-        """Return the ledger and the chain's decision log; LedgerUnavailable while there is none."""
+        """Return the ledger and the chain's decision log; LedgerError while there is none that can be read.
+
+        It is never migrated from here: servers of two releases may be up at once.
+        """
         if self._opened is None:
             url = self._settings.ledger_url
             file = absent_file(url)
             if file is not None:
                 msg = f"there is no ledger at {file} yet; `priorflow run` makes it"
                 raise LedgerUnavailable(msg)
-            ledger = open_ledger(url, self.blobs)
+            ledger = open_ledger(url, self.blobs, read_only=True)
             self._opened = ledger, Log(ledger, self._settings.chain.name)
         return self._opened
 

@@ -10,7 +10,8 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import URL, text
+from sqlalchemy.exc import DBAPIError
 
 from connectors.blobs import MemoryBlobs
 from connectors.ledger import open_ledger
@@ -49,6 +50,81 @@ def test_a_ledger_of_a_newer_release_is_left_alone(tmp_path: Path) -> None:
     engine.dispose()
     with pytest.raises(LedgerError, match="revision 9999"):
         open_ledger(url, MemoryBlobs())
+
+
+def test_an_older_ledger_is_read_by_nobody_who_may_not_migrate_it(url: str) -> None:
+    """Whoever only reads says which command brings it up to date, and leaves it as it was."""
+    engine = open_engine(url, idle_s=10, busy_s=10)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0000'"))
+    with pytest.raises(LedgerError, match=r"at revision 0000.*`priorflow run`"):
+        open_ledger(url, MemoryBlobs(), read_only=True)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "0000"
+    engine.dispose()
+
+
+def test_what_is_opened_to_be_read_is_read_beside_its_writer_and_cannot_be_written(url: str) -> None:
+    blobs = MemoryBlobs()
+    ledger = open_ledger(url, blobs)
+    writer = Writer.on_new_chain(ledger, blobs)
+    row = writer.learn()
+    reader = open_ledger(url, blobs, read_only=True)
+    assert reader.history("main") == ledger.history("main")
+    ledger.decide("main", at_ms=1, actor="a", action="promote", snapshot=row.sha, evidence={})
+    newest = writer.learn()
+    assert reader.head("main") == newest
+    assert reader.decided("main") == 1
+    with pytest.raises(LedgerError, match="opened to be read"):
+        reader.decide("main", at_ms=1, actor="a", action="promote", snapshot=row.sha, evidence={})
+    with pytest.raises(LedgerError, match="opened to be read"):
+        reader.acquire("main", owner="a", ttl_s=1)
+    engine = open_engine(url, idle_s=10, busy_s=10, read_only=True)
+    with pytest.raises(DBAPIError, match=r"read-?only"), engine.begin() as connection:
+        connection.execute(text("DELETE FROM decisions"))  # the database itself refuses
+    engine.dispose()
+    assert ledger.decided("main") == 1
+    reader.close()
+    ledger.close()
+
+
+def test_a_ledger_without_tables_is_not_given_any_by_a_reader(url: str) -> None:
+    if url.startswith("sqlite"):
+        Path(url.removeprefix("sqlite:///")).touch()
+    with pytest.raises(LedgerError, match=r"no tables yet.*`priorflow run`"):
+        open_ledger(url, MemoryBlobs(), read_only=True)
+
+
+def test_a_reader_makes_no_file(tmp_path: Path) -> None:
+    with pytest.raises(LedgerUnavailable):
+        open_ledger(f"sqlite:///{tmp_path}/no/ledger.db", MemoryBlobs(), read_only=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["what? 100%#.db", "ledger.db"])
+def test_a_reader_finds_a_file_of_any_name_when_no_writer_is_there(tmp_path: Path, name: str) -> None:
+    url = URL.create("sqlite", database=str(tmp_path / name)).render_as_string()
+    ledger = open_ledger(url, MemoryBlobs())
+    ledger.create(a_chain())
+    ledger.close()
+    reader = open_ledger(url, MemoryBlobs(), read_only=True)
+    assert [chain.name for chain in reader.chains()] == ["main"]
+    reader.close()
+
+
+def test_a_reader_sees_what_a_killed_writer_had_committed(tmp_path: Path) -> None:
+    """Its rows are in the log beside the file, and nobody is there to fold them in."""
+    blobs = MemoryBlobs()
+    ledger = open_ledger(f"sqlite:///{tmp_path}/ledger.db", blobs)
+    row = Writer.on_new_chain(ledger, blobs).learn()
+    left = tmp_path / "left"
+    left.mkdir()
+    for name in ("ledger.db", "ledger.db-wal"):
+        (left / name).write_bytes((tmp_path / name).read_bytes())
+    ledger.close()
+    reader = open_ledger(f"sqlite:///{left}/ledger.db", blobs, read_only=True)
+    assert reader.head("main") == row
+    reader.close()
 
 
 def test_sqlite_is_set_to_survive_a_power_cut(tmp_path: Path) -> None:

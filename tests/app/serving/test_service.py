@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,24 @@ def test_in_an_outage_the_last_good_version_answers_also_after_a_restart(here: P
         assert "no ledger" in ready["trouble"]
         away.rename(ledger)
         until("decision log", lambda: client.get("/readyz").json()["by"])
+
+
+def test_a_ledger_of_an_older_release_is_not_migrated_by_a_server(here: Path) -> None:
+    """It says who does that, on the page too, and the last good version answers."""
+    settings = settings_in(here)
+    promote(settings, windows(settings)[-1].sha)
+    with serving(settings):
+        pass
+    file = here / "home" / "ledger.db"
+    with closing(sqlite3.connect(file)) as ledger, ledger:
+        ledger.execute("UPDATE alembic_version SET version_num = '0000'")
+    with serving(settings) as (_, client):
+        ready = client.get("/readyz").json()
+        assert ready["by"] == "last good"
+        assert "`priorflow run`" in ready["trouble"]
+        assert "revision 0000" in client.get("/").text
+    with closing(sqlite3.connect(file)) as ledger:
+        assert ledger.execute("SELECT version_num FROM alembic_version").fetchone() == ("0000",)
 
 
 def test_a_rule_that_was_kept_is_not_used_for_another_risk(here: Path) -> None:
