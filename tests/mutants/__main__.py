@@ -35,6 +35,7 @@ from tests.mutants.gates import GATES
 from tests.mutants.generative import GENERATIVE
 from tests.mutants.mutant import Mutant, NotThere
 from tests.mutants.panels import PANELS
+from tests.mutants.shadows import SHADOWS
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 PACKAGES: Final = ("posterior", "stream", "trainers", "connectors", "priorflow", "examples", "tests")
@@ -166,7 +167,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    everything = (*CORE, *FAMILIES, *PANELS, *GENERATIVE, *ANSWERS, *GATES)
+    everything = (*CORE, *FAMILIES, *PANELS, *GENERATIVE, *ANSWERS, *GATES, *SHADOWS)
     table = [m for m in everything if asked.only in f"{m.about} {m.file} {m.name}"]
     caught = survived = 0
     try:
