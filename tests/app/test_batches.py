@@ -116,7 +116,7 @@ def test_a_pace_reaches_the_most_where_that_fits(text_s: float) -> None:
 def test_nothing_taken_says_nothing_and_what_is_put_back_halves() -> None:
     pace = Pace(most=64, within_s=30.0, at_once=48)
     assert pace.after(0, 0.5) == pace
-    sizes = []
+    sizes: list[int] = []
     while not sizes or sizes[-1] > 1:
         sizes.append(pace.at_once)
         pace = pace.halved()

@@ -296,7 +296,7 @@ def test_what_fails_while_an_interrupt_is_handled_is_the_interrupt() -> None:
 
 def test_every_error_of_ours_has_a_status() -> None:
     """What reaches the command line is told apart; what is named here never does."""
-    inside = {"OutOfStep", "Stop", "Undelivered", "_Bad", "YamlError"}
+    inside = {"OutOfStep", "Stop", "TooSlow", "Undelivered", "_Bad", "YamlError"}
     unmapped = [
         f"{module.__name__}.{name}"
         for module in our_modules()

@@ -157,7 +157,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ("overrides", "said"),
     [
         ({"kafka.topics.late": "priorflow.events"}, "name another topic"),
-        ({"kafka.topics.late": "priorflow.dead-letters"}, "name three"),
+        ({"kafka.topics.late": "priorflow.dead-letters"}, "name four"),
+        ({"kafka.topics.shadow": "priorflow.answers"}, "name four"),
+        ({"serve.shadow": "champion"}, "serve.shadow"),
+        ({"serve.shadow": 0}, "serve.shadow"),
         ({"kafka.security_protocol": "SASL_SSL"}, "also needs sasl_mechanism"),
         ({"kafka.sasl_username": "me"}, "set security_protocol"),
         ({"kafka.bootstrap": "broker"}, "host:port"),

@@ -32,14 +32,13 @@ from priorflow.config import Settings
 from priorflow.console import Silent
 from priorflow.run import execute
 from priorflow.scoring import score
-from priorflow.serving import version
 from priorflow.serving.version import Answering
 from stream.breaker import TooMuchBad
 from stream.prediction_id import event_of
 from stream.record import Event, RawRecord
 from tests.app.histories import history
 from tests.app.streams import EVENTS, archived, small_settings, small_stream
-from trainers.answer import Answer
+from trainers.answer import Answer, answerer_of
 
 pytestmark = pytest.mark.slow
 TEXTS = {"m1": "win cheap cash offer now", "m2": "kernel module will not boot", "m3": "what is this"}
@@ -143,8 +142,7 @@ class Touchy:
 @pytest.fixture
 def touchy(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Have whoever answers here fail at poison; undone, it does not."""
-    made = version.answerer_of
-    monkeypatch.setattr(version, "answerer_of", lambda *a, **k: Touchy(made(*a, **k)))
+    monkeypatch.setattr("priorflow.serving.version.answerer_of", lambda *a, **k: Touchy(answerer_of(*a, **k)))
     return monkeypatch
 
 

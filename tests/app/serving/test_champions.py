@@ -5,6 +5,7 @@ from __future__ import annotations
 from connectors.blobs import MemoryBlobs
 from connectors.memory_ledger import MemoryLedger
 from connectors.memory_registry import MemoryRegistry
+from posterior.snapshot import Action
 from priorflow.case import CASE
 from priorflow.serving.champions import Log, by_alias, by_version
 from tests.connectors.chain_builder import CIRCUMSTANCE, Writer
@@ -18,13 +19,14 @@ def test_the_candidate_is_whom_the_gates_judged_last() -> None:
     first, second, third = (writer.learn().sha for _ in range(3))
     log = Log(ledger, "main")
     assert (log.champion(), log.candidate()) == (None, None)
-    for action, sha, case, expected in (
+    lines: tuple[tuple[Action, str, bool, tuple[str | None, str | None]], ...] = (
         ("promote", first, False, (first, None)),
         ("wait", second, True, (first, second)),
         ("promote", second, True, (second, second)),
         ("refuse", third, True, (second, third)),
         ("rollback", first, True, (first, third)),
-    ):
+    )
+    for action, sha, case, expected in lines:
         ledger.decide(
             "main",
             at_ms=1,
