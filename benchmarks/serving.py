@@ -29,6 +29,7 @@ from benchmarks.result import ROOT, Result, Row, arguments, progress, publish
 from benchmarks.streams import as_cloudevents, broker, fresh_folder, mixed, produce, topics
 from connectors.blobs import open_blobs
 from connectors.ledger import SqlLedger, open_ledger
+from connectors.mails import Mail
 from priorflow.config import Settings, load
 from priorflow.console import Silent
 from priorflow.run import execute
@@ -56,6 +57,11 @@ class Seen:
     snapshots: dict[str, float] = field(default_factory=dict)  # sha -> when it last answered
 
 
+def stream() -> list[Mail]:
+    """Return the mails of the chain's stream."""
+    return mixed(int(SIZE * WINDOWS * 1.1) + 400, seed=1)
+
+
 def learned(folder: Path) -> Settings:
     """Learn a short chain and let the broker go."""
     names = topics(NAME)
@@ -69,8 +75,7 @@ def learned(folder: Path) -> Settings:
         **{f"kafka.topics.{k}": getattr(names, k) for k in ("events", "labels", "dead_letters", "late")},
     }
     with broker(folder) as client:
-        mails = mixed(int(SIZE * WINDOWS * 1.1) + 400, seed=1)
-        produce(client, as_cloudevents(mails, names), names)
+        produce(client, as_cloudevents(stream(), names), names)
         settings = load(None, overrides=said | {"kafka.bootstrap": client.bootstrap})
         execute(settings, until_end=True, max_windows=WINDOWS, console=Silent())
     (folder / "said.json").write_text(json.dumps(said), encoding="utf-8")
