@@ -109,7 +109,7 @@ def ask(
     seconds: dict[Form, list[float]] = {form: [] for form in asked}
     for start in range(0, len(texts), _BLOCK):
         block = texts[start : start + _BLOCK]
-        activations.frozen(block)  # the frozen layers cost every form the same, once
+        activations.sight(block)  # the frozen layers cost every form the same, once
         for form, answerer in asked.items():
             for text in block[: max(0, of_many - start)] if form.draws == MANY else block:
                 begun = time.perf_counter()
