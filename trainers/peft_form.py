@@ -38,8 +38,8 @@ FILES: Final = (CONFIG, PEFT_WEIGHTS, ROWS, FACTS)
 
 _ROOT: Final = "base_model.model."  # what PEFT puts before the names of the model it wraps
 _WITHOUT_PANEL: Final = (
-    "left out: the chain's forecasts pool these class rows with heads that generate what the frozen model sees, which "
-    "also says how likely a new class is; this folder holds the belief of the class rows alone"
+    "left out: the chain's forecasts pool these class rows with heads that generate what the frozen model "
+    "sees, which also says how likely a new class is; this folder holds the belief of the class rows alone"
 )
 _SHA: Final = 12  # characters of the snapshot's sha in the adapter's name
 _TASK_SHA: Final = 6
