@@ -32,8 +32,8 @@ _COMPARED = bugs(
     ),
     (
         "smoke is asked for and not waited for",
-        "    if bounds.smoke:\n",
-        "    if bounds.smoke and evidence.smoke is not None:\n",
+        "    if bounds.smoke or (evidence",
+        "    if (bounds.smoke and evidence.smoke is not None) or (evidence",
         _GATES + "test_what_nobody_asks_for_is_not_waited_for",
     ),
     (

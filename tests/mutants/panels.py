@@ -8,6 +8,7 @@ from tests.mutants.mutant import Mutant, bugs
 
 _PANEL = "tests/posterior/test_panel.py::"
 _POOL = "tests/posterior/test_pool.py::"
+_PIECES = "tests/posterior/test_dictionary.py::"
 _ORDERS = "tests/trainers/test_panelled.py::"
 _HEARD = _ORDERS + "test_pools_hear_what_the_parent_said_of_the_window"
 _NOVEL = _PANEL + "test_what_no_class_explains_is_likelier_new"
@@ -34,20 +35,20 @@ PANELS: Final[tuple[Mutant, ...]] = (
         "posterior/panel.py",
         (
             "yesterday's moments are left behind",
-            "moments.combine(_moments(panel), moments.moments(features, labels))",
-            "moments.moments(features, labels)",
+            "moments.combine(_moments(panel), moments.moments(sight.views.flatten(1), labels))",
+            "moments.moments(sight.views.flatten(1), labels)",
             _PANEL + "test_windows_in_any_order_are_one_evidence",
         ),
         (
             "a window's moments count twice",
-            "moments.combine(_moments(panel), moments.moments(features, labels))",
-            "moments.combine(*2 * [moments.combine(_moments(panel), moments.moments(features, labels))])",
+            "    after = moments.grow(after,",
+            "    after = moments.grow(moments.combine(after, after),",
             _PANEL + "test_windows_in_any_order_are_one_evidence",
         ),
         (
             "a temperature makes rows surer",
-            "rows.double() / t for t in ROWS",
-            "rows.double() * t for t in ROWS",
+            "Expert(rows=1 / t) for t in",
+            "Expert(rows=t) for t in",
             _PANEL + "test_a_temperature_makes_rows_more_modest",
         ),
         (
@@ -71,9 +72,62 @@ PANELS: Final[tuple[Mutant, ...]] = (
         ),
         (
             "the window's features enter what is heard",
-            "belief, old = believed(panel), truth != UNSEEN",
-            "belief, old = believed(learned(panel, features, truth.abs(), classes=1)), truth != UNSEEN",
+            "seen, old = glance(believed(panel), sight), truth != UNSEEN",
+            "seen, old = "
+            "glance(believed(learned(panel, sight, truth.abs(), classes=1)), sight), truth != UNSEEN",
             _PANEL + "test_those_who_foretold_are_heard",
+        ),
+        (
+            "pieces are left out of a product",
+            " + pieces * e.pieces",
+            "",
+            _PANEL + "test_a_head_alone_is_bayes_rule_of_its_densities",
+        ),
+        (
+            "views are left out of a product",
+            " + views * e.views",
+            "",
+            _PANEL + "test_a_head_alone_is_bayes_rule_of_its_densities",
+        ),
+        (
+            "the first view is taken for the last",
+            "mean=evidence.mean[:, -own:]",
+            "mean=evidence.mean[:, :own]",
+            _PANEL + "test_the_last_view_alone_is_a_head_on_that_view",
+        ),
+        (
+            "yesterday's pieces are left behind",
+            'dictionary.counted(panel.words["counts"], sight',
+            "dictionary.counted(dictionary.nothing(sight.vocabulary), sight",
+            _PANEL + "test_windows_in_any_order_are_one_evidence",
+        ),
+    ),
+    *bugs(
+        "dictionary",
+        "posterior/dictionary.py",
+        (
+            "a text of many pieces is as likely as of few",
+            "torch.lgamma(belief.size + drawn)",
+            "torch.lgamma(belief.size)",
+            _PIECES + "test_an_urn_drawn_from_piece_after_piece",
+        ),
+        (
+            "the urn does not grow",
+            "torch.lgamma(belief.size) - torch.lgamma(belief.size + drawn)",
+            "-drawn * belief.size.log()",
+            _PIECES + "test_an_urn_drawn_from_piece_after_piece",
+        ),
+        (
+            "every class is told of every piece",
+            "after[row, shown] += 1",
+            "after[:, shown] += 1",
+            _PIECES + "test_a_class_is_told_by_its_pieces_and_by_nobody_else_s",
+        ),
+        (
+            "a window's pieces are those of its last text",
+            "after[row, shown] += 1",
+            "after[row, shown] = 1",
+            _PIECES + "test_windows_in_any_order_are_one_evidence_bit_for_bit",
         ),
     ),
     *bugs(
@@ -81,7 +135,7 @@ PANELS: Final[tuple[Mutant, ...]] = (
         "trainers/panelled.py",
         (
             "nobody is heard",
-            "state = self._heard(state, features, members, tasks, draws, before)",
+            "state = self._heard(state, sight, members, tasks, draws, before)",
             "pass",
             _HEARD,
         ),
@@ -94,7 +148,7 @@ PANELS: Final[tuple[Mutant, ...]] = (
             "a prefix is put before attention where none was drawn",
             "            if not draw:\n                return args, kwargs\n",
             "",
-            _ORDERS + "test_frozen_features_are_a_text_s_own",
+            _ORDERS + "test_what_is_seen_of_a_text_is_its_own",
         ),
     ),
 )
