@@ -32,6 +32,9 @@ def test_windows_in_any_order_are_one_evidence_bit_for_bit(
     assert torch.equal(counts_of(two, counts_of(one)), whole)
     assert torch.equal(counts_of(one, counts_of(two)), whole)
     assert whole.dtype == torch.int32
+    for row, piece in itertools.product(range(4), range(V)):
+        shown = sum(piece in pieces for pieces, label in [*one, *two] if label == row)
+        assert int(whole[row, piece]) == shown
 
 
 @given(TEXTS, st.permutations(range(V)))
