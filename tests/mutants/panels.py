@@ -73,8 +73,10 @@ PANELS: Final[tuple[Mutant, ...]] = (
         (
             "the window's features enter what is heard",
             "seen, old = glance(believed(panel), sight), truth != UNSEEN",
-            "seen, old = "
-            "glance(believed(learned(panel, sight, truth.abs(), classes=1)), sight), truth != UNSEEN",
+            (
+                "seen, old = "
+                "glance(believed(learned(panel, sight, truth.abs(), classes=1)), sight), truth != UNSEEN"
+            ),
             _PANEL + "test_those_who_foretold_are_heard",
         ),
         (
