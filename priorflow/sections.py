@@ -149,7 +149,7 @@ class LearnSettings(Section):
     kl_schedule: Literal["constant", "cyclic"] = "constant"
     """How the KL term is spread over an epoch's steps; `cyclic` doubles at each, the sum is the same."""
     panel: bool = True
-    """Whether a generative class head and opinion pools have their say; only where classes have rows."""
+    """Whether generative heads and opinion pools have their say; only where classes have rows."""
     pi_new: float = Field(default=0.01, gt=0, lt=1)
     """Probability kept for classes nobody has seen yet, where no panel says it event by event."""
     token_correlation: float = Field(default=0.3, gt=0, le=1)

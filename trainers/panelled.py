@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from posterior import panel
-from posterior.panel import Panel, Sight
+from posterior.panel import Heads, Panel, Sight
 from trainers.evaluate import Sampler, log_predictive
 from trainers.question import Example, WhichClass
 from trainers.update import Likelihood, spread_over
@@ -25,6 +25,12 @@ class Panelled:
 
     rows: WhichClass
     panel: Panel | None  # None: nothing was learned yet, or without a panel
+    heads: Heads | None  # of this panel; made once, for a forecast is asked batch after batch
+
+    @classmethod
+    def of(cls, rows: WhichClass, beside: Panel | None) -> Panelled:
+        """Return the question beside this panel."""
+        return cls(rows, beside, None if beside is None else panel.believed(beside))
 
     def columns(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Return the classes, and behind them that of which nobody has seen an event."""
@@ -33,10 +39,10 @@ class Panelled:
 
     def foretell(self, texts: Sequence[str], tasks: Sequence[str], draws: Sequence[Sampler]) -> Tensor:
         """Return p(class), the new one last; of a parent without a panel, what its rows say."""
-        if self.panel is None:
+        if self.panel is None or self.heads is None:
             return self.rows.foretell(texts, tasks, draws)
-        said = self._said(texts, tasks, draws)
-        return panel.foretold(self.panel, said, self.rows.activations.sight(texts)).exp()
+        seen = panel.glance(self.heads, self.rows.activations.sight(texts))
+        return panel.told(self.panel, self._said(texts, tasks, draws), seen).exp()
 
     def judged(self, members: Sequence[Example], labels: Sequence[str]) -> Mapping[int, int]:
         """Return what the rows are judged on."""

@@ -48,7 +48,7 @@ class LearnSpec:
     beta: float | None = None  # None: chosen from the grid on the incoming window
     beta_grid: tuple[float, ...] = BETA_GRID
     beta_sample: int = 64
-    panel: bool = False  # whether a generative head and pools have their say, where classes are asked for
+    panel: bool = False  # whether generative heads and pools have their say, where classes are asked for
     token_correlation: float = 0.3  # independent tokens in a predicted one, where tokens are learned
 
 
@@ -140,7 +140,7 @@ def question_of(
     if model.spec.objective == "tokens":
         return NextTokens(model, activations, learn.token_correlation)
     rows = WhichClass(model, activations)
-    return Panelled(rows, beside) if learn.panel else rows
+    return Panelled.of(rows, beside) if learn.panel else rows
 
 
 def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks: Ranks) -> Outcome:
