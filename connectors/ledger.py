@@ -59,14 +59,15 @@ def open_ledger(
     idle_s: float = IDLE_S,
     busy_s: float = BUSY_S,
     read_only: bool = False,
+    migrates: bool = True,
     crash: Crash = live,
 ) -> SqlLedger:
     """Open the ledger at `url` (sqlite:///FILE or postgresql://...), creating its tables if new.
 
     `idle_s` bounds a session asleep inside a transaction (PostgreSQL), `busy_s` waiting for a lock. One
-    that is only read is neither made nor migrated: LedgerError if that would have to be.
+    that is only read, or not to be migrated, is left as it is: LedgerError if it is of an older release.
     """
-    engine = open_engine(url, idle_s=idle_s, busy_s=busy_s, read_only=read_only)
+    engine = open_engine(url, idle_s=idle_s, busy_s=busy_s, read_only=read_only, migrates=migrates)
     return SqlLedger(engine, blobs, read_only=read_only, crash=crash)
 
 

@@ -54,13 +54,15 @@ ASLEEP: Final = "25P03"  # PostgreSQL ended a session that was idle inside a tra
 MIGRATING: Final = 0x7072696F  # advisory lock: one process migrates, the others wait
 
 
-def open_engine(url: str, *, idle_s: float, busy_s: float, read_only: bool = False) -> Engine:
+def open_engine(
+    url: str, *, idle_s: float, busy_s: float, read_only: bool = False, migrates: bool = True
+) -> Engine:
     """Connect by URL (sqlite:///FILE or postgresql://...) and bring the tables up to date.
 
     `idle_s` ends a session that sleeps inside a transaction (PostgreSQL); `busy_s` bounds waiting for
     another writer. One that only reads makes no file and no table, and the database holds it to that.
     Raises LedgerUnavailable, or LedgerError for a ledger that this release does not know: a newer one, or
-    an older one that may only be read.
+    an older one where it only reads, or does not migrate.
     """
     address = _address(url)
     with translated(store := address.render_as_string(hide_password=True)):
@@ -69,7 +71,7 @@ def open_engine(url: str, *, idle_s: float, busy_s: float, read_only: bool = Fal
         else:
             engine = _postgresql(address, idle_s, busy_s, read_only=read_only)
         try:
-            if read_only:
+            if read_only or not migrates:
                 _require_known(engine, store)
             else:
                 _upgrade(engine)
@@ -206,8 +208,8 @@ def _require_known(engine: Engine, store: str) -> None:
             "has no tables yet" if found is None else f"is at revision {found}, this release reads {REVISION}"
         )
         message = (
-            f"ledger {store} {what}; it is only read here. `priorflow run` of this release brings it up to "
-            "date: back it up, then start that"
+            f"ledger {store} {what}; it is not migrated from here. `priorflow run` of this release brings it "
+            "up to date: back it up, then start that"
         )
         raise LedgerError(message)
 

@@ -28,10 +28,12 @@ def absent_file(url: str) -> Path | None:
 
 
 @contextmanager
-def reading(settings: Settings, *, read_only: bool = False) -> Iterator[tuple[SqlLedger, Blobs]]:
+def reading(
+    settings: Settings, *, read_only: bool = False, migrates: bool = True
+) -> Iterator[tuple[SqlLedger, Blobs]]:
     """Open an existing ledger and its blobs; NoLedger rather than an empty file where none was.
 
-    An older one is migrated, unless it is opened `read_only`: then LedgerError says who does that.
+    An older one is migrated, unless it is only read or not to be: then LedgerError says who does that.
     """
     url = settings.ledger_url
     file = absent_file(url)
@@ -42,7 +44,7 @@ def reading(settings: Settings, *, read_only: bool = False) -> Iterator[tuple[Sq
         )
         raise NoLedger(msg)
     blobs = open_blobs(settings.blobs_url)
-    ledger = open_ledger(url, blobs, read_only=read_only)
+    ledger = open_ledger(url, blobs, read_only=read_only, migrates=migrates)
     try:
         yield ledger, blobs
     finally:

@@ -128,7 +128,7 @@ def offer(
 
     def carried_out(line: Decision) -> None:
         decided()
-        with _said(console), reading(settings) as (ledger, blobs):
+        with _said(console), reading(settings, migrates=False) as (ledger, blobs):
             carry_out(settings, ledger, blobs, line, console)
 
     @app.post("/promote", responses=refusals, dependencies=guarded)
@@ -156,7 +156,7 @@ def _bench(settings: Settings, by: str | None) -> Iterator[Bench]:
     """
     actor = f"{by or 'somebody'}, by key at {socket.gethostname()}"
     try:
-        with reading(settings) as (ledger, blobs):
+        with reading(settings, migrates=False) as (ledger, blobs):
             yield Bench(
                 ledger=ledger,
                 blobs=blobs,

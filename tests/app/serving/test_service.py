@@ -163,8 +163,8 @@ def test_in_an_outage_the_last_good_version_answers_also_after_a_restart(here: P
 
 
 def test_a_ledger_of_an_older_release_is_not_migrated_by_a_server(here: Path) -> None:
-    """It says who does that, on the page too, and the last good version answers."""
-    settings = settings_in(here)
+    """It says who does that, on the page and to who decides there, and the last good version answers."""
+    settings = settings_in(here, **{"serve.decision_key": "k3y"})
     promote(settings, windows(settings)[-1].sha)
     with serving(settings):
         pass
@@ -176,6 +176,10 @@ def test_a_ledger_of_an_older_release_is_not_migrated_by_a_server(here: Path) ->
         assert ready["by"] == "last good"
         assert "`priorflow run`" in ready["trouble"]
         assert "revision 0000" in client.get("/").text
+        key = {"authorization": "Bearer k3y"}
+        refused = client.post("/rollback", json={"reason": "a test"}, headers=key)
+        assert refused.status_code == 422
+        assert "`priorflow run`" in refused.json()["detail"]
     with closing(sqlite3.connect(file)) as ledger:
         assert ledger.execute("SELECT version_num FROM alembic_version").fetchone() == ("0000",)
 
