@@ -57,9 +57,9 @@ def test_an_older_ledger_is_read_by_nobody_who_may_not_migrate_it(url: str) -> N
     engine = open_engine(url, idle_s=10, busy_s=10)
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0000'"))
-    for how in ({"read_only": True}, {"migrates": False}):
+    for read_only, migrates in ((True, True), (False, False)):
         with pytest.raises(LedgerError, match=r"at revision 0000.*`priorflow run`"):
-            open_ledger(url, MemoryBlobs(), **how)
+            open_ledger(url, MemoryBlobs(), read_only=read_only, migrates=migrates)
     with engine.connect() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "0000"
     engine.dispose()
