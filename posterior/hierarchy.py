@@ -19,6 +19,7 @@ a_d = t_d + tau, and R, S precision and shift of Theta without them. Then
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -30,6 +31,9 @@ from posterior.family import Tensors
 
 _ROUNDS: Final = 100  # tau is at its fixed point long before, unless tasks can hardly be told apart
 _SETTLED: Final = 1e-6  # relative change of tau that counts as none
+_REACH: Final = 2.0  # half of a task's way from Theta was looked at while it was learned
+_NEVER: Final = 1e-12  # share of the guess that tau is never below
+_HALVINGS: Final = 30  # of the logarithm of tau between the two
 
 
 @dataclass(frozen=True)
@@ -161,16 +165,41 @@ def learned_tau(precision: Tensor, shift: Tensor, tau: float, *, guess: float, w
     covariance, which exceeds 1/tau wherever nothing is known, so that tau would fall without evidence.
     With it, a weight without evidence says 1/tau, and drops out of the fixed point
     tau = (2a + sum g) / (2b + sum (E x_d - E Theta)^2), g = (L / (L + tau)) (1 - message / precision).
+
+    Tau falls no further than to where tasks lie `_REACH` times as far from Theta as under the guess. A site
+    is what the likelihood looked like where the window looked. One of a slope h and hardly a curvature says
+    x = h / tau: such sites have no fixed point once sum h^2 > weights guess / 4, tau would fall towards 0
+    and send the tasks to where nobody looked. Where L exceeds the guess, no tau moves a task that far.
     """
-    at = torch.tensor(tau, dtype=torch.float64)
+    at, lowest = torch.tensor(tau, dtype=torch.float64), _lowest_tau(precision, shift, guess)
     for _ in range(_ROUNDS):
-        own = precision + at
-        message = precision * at / own
+        message = precision * at / (precision + at)
         told = 1 + message.sum(dim=0)
-        centre = (at * shift / own).sum(dim=0) / told
-        gap = (shift - precision * centre) / own
-        seen = (precision / own * (1 - message / told)).sum()
-        before, at = at, (weights + seen) / (weights / guess + gap.square().sum())
+        seen = (precision / (precision + at) * (1 - message / told)).sum()
+        far = gap(precision, shift, at).square().sum()
+        before, at = at, ((weights + seen) / (weights / guess + far)).clamp(min=lowest)
         if abs(float(at / before) - 1) < _SETTLED:
             break
     return float(at)
+
+
+def gap(precision: Tensor, shift: Tensor, tau: Tensor) -> Tensor:
+    """Return how far the tasks' means lie from Theta's under tau, (D, *shape)."""
+    own = precision + tau
+    told = 1 + (precision * tau / own).sum(dim=0)
+    centre = (tau * shift / own).sum(dim=0) / told
+    return (shift - precision * centre) / own
+
+
+def _lowest_tau(precision: Tensor, shift: Tensor, guess: float) -> float:
+    """Return the tau below which tasks lie further apart than they may; how far they lie falls with tau."""
+
+    def far(at: float) -> float:
+        return float(gap(precision, shift, torch.tensor(at, dtype=torch.float64)).square().sum())
+
+    low, high = _NEVER * guess, guess
+    most = _REACH**2 * far(guess)
+    for _ in range(_HALVINGS):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if far(middle) <= most else (middle, high)
+    return high

@@ -293,9 +293,15 @@ _TASKS = bugs(
     ),
     (
         "tau learned as if tasks and Theta were independent",
-        "seen = (precision / own * (1 - message / told)).sum()",
-        "seen = (precision / own * (1 + message / told)).sum()",
+        "seen = (precision / (precision + at) * (1 - message / told)).sum()",
+        "seen = (precision / (precision + at) * (1 + message / told)).sum()",
         _BORA + "test_tau_is_the_fixed_point_of_its_gamma",
+    ),
+    (
+        "tau believes a slope that has no curvature",
+        ".clamp(min=lowest)",
+        "",
+        "tests/trainers/test_tasks.py",
     ),
 ) + bugs(
     "bora",

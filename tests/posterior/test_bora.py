@@ -18,7 +18,7 @@ from torch import Tensor
 
 from posterior.bora import Bora
 from posterior.family import Facts, Slot, tensors_of
-from posterior.hierarchy import Hierarchy, known_tasks, learned_tau, site
+from posterior.hierarchy import Hierarchy, gap, known_tasks, learned_tau, site
 from posterior.tensors import from_bytes, to_bytes
 from tests.posterior.cases import normals, slots
 
@@ -309,6 +309,35 @@ def test_tau_does_not_move_without_evidence() -> None:
         weights=20.0,
     )
     assert padded == pytest.approx(alone, rel=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(slope=st.floats(-4, 3), curvature=st.floats(-6, 2), begins=st.floats(-4, 2), seed=st.integers(0, 99))
+def test_tau_lets_no_task_lie_further_than_twice_where_the_guess_has_it(
+    slope: float, curvature: float, begins: float, seed: int
+) -> None:
+    """Whatever sites say: a slope without curvature says that there is no end, and nobody looked there."""
+    rng, guess = torch.Generator().manual_seed(seed), 4.0
+    precision = 10**curvature * torch.rand(4, 300, generator=rng, dtype=torch.float64)
+    shift = 10**slope * torch.randn(4, 300, generator=rng, dtype=torch.float64)
+    tau = learned_tau(precision, shift, 10**begins, guess=guess, weights=20.0)
+    far, there = (
+        float(gap(precision, shift, torch.tensor(t, dtype=torch.float64)).norm()) for t in (tau, guess)
+    )
+    assert far <= 2 * there * (1 + 1e-9)
+
+
+def test_a_window_that_knew_slopes_alone_leaves_its_tasks_about_where_it_left_them() -> None:
+    family = Bora()
+    base = family.base((Slot("head", (40, 50), "head"),), seed=1, centres={})
+    prior = family.open(base, ["a", "b"])
+    at = {k: torch.zeros_like(v) for k, v in family.origin(prior).items()}
+    at["own/head"] = torch.randn(2, 40, 50, generator=torch.Generator().manual_seed(1))
+    placed = family.place(prior, at, shape=prior)
+    state = family.settle(base, prior, placed, Facts(2, 0, ("a", "b")))
+    before, after = (family.mean(b, ["a", "b"])["head"] for b in (placed, family.open(state, ["a", "b"])))
+    assert float(after.norm()) <= 2 * float(before.norm()) * (1 + 1e-6)
+    assert float(state.tau["head"]) > 0
 
 
 @pytest.mark.parametrize("apart", [0.3, 2.0])

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from posterior.bora import Bora
-from posterior.family import Facts, Slot
+from posterior.family import Draw, Facts, Slot
 from posterior.hierarchy import Hierarchy
 from tests.trainers.regression import Regression
-from trainers.update import InProcess, Schedule, update
+from trainers.update import InProcess, Likelihood, Schedule, update
 
 D, EACH, SD, APART = 3, 16, 0.6, 0.5
 HEAD = (Slot("head", (1, D), "head"),)
@@ -28,6 +28,24 @@ class Window:
 
     data: Regression
     tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """nll of an example: `steep` |w - y| summed over weights; a slope on either side of y (N,), no curvature."""
+
+    y: Tensor
+    steep: float
+    outputs: int = 1
+
+    def nll(self, positions: Sequence[int], draw: Draw) -> Tensor:
+        """Return the summed nll."""
+        return self.steep * (draw["head"][:, 0] - self.y[list(positions), None]).abs().sum()
+
+    def bend(self, positions: Sequence[int], draw: Draw, signs: Tensor) -> Tensor:
+        """Return 0: a slope does not bend."""
+        del positions, signs
+        return 0 * draw["head"].sum()
 
 
 def window(seed: int, *tasks: str) -> Window:
@@ -46,18 +64,30 @@ def window(seed: int, *tasks: str) -> Window:
 def learn(
     state: Hierarchy, held: Window, *, world: int = 1, schedule: Schedule = THOROUGH, family: Bora = FAMILY
 ) -> Hierarchy:
-    names = tuple(sorted(set(held.tasks)))
+    return learn_any(state, held.data, held.tasks, world=world, schedule=schedule, family=family)
+
+
+def learn_any(
+    state: Hierarchy,
+    likelihood: Likelihood,
+    tasks: tuple[str, ...],
+    *,
+    world: int = 1,
+    schedule: Schedule = THOROUGH,
+    family: Bora = FAMILY,
+) -> Hierarchy:
+    names = tuple(sorted(set(tasks)))
     prior = family.open(state, names)
     posterior, fit = update(
         family,
         prior,
-        held.data,
-        examples=len(held.tasks),
+        likelihood,
+        examples=len(tasks),
         schedule=schedule,
         seed=1,
         window=0,
         ranks=InProcess(world),
-        tasks=held.tasks,
+        tasks=tasks,
     )
     assert fit.kl > 0
     return family.settle(state, prior, posterior, Facts(2, 0, names))
@@ -144,3 +174,22 @@ def test_the_tasks_of_examples_are_what_matters(first: Window, learned: Hierarch
     for key, site in learned.precision.items():
         twin = key.replace("a/head", "-").replace("b/1/head", "a/head").replace("-", "b/1/head")
         torch.testing.assert_close(site, other.precision[twin])
+
+
+def test_a_slope_without_curvature_sends_no_task_past_its_own_optimum() -> None:
+    """A fold 20 prior deviations away: the sites know where to go, and nothing of how far.
+
+    Read as Gaussian evidence such sites say that tasks lie without end apart; tau would fall, and the means
+    that it lets go would cost more than those the window began with.
+    """
+    wide, optimum = 60, {"a": 20.0, "b": -20.0}
+    head = (Slot("head", (1, wide), "head"),)
+    family = Bora(sd_head=1.0, apart=APART)
+    tasks = ("a", "b") * EACH
+    fold = Fold(torch.tensor([optimum[t] for t in tasks]), steep=2.0 / EACH)
+    start = family.base(head, seed=1, centres={})
+    state = learn_any(start, fold, tasks, family=family, schedule=replace(THOROUGH, epochs=40))
+    for task, y in optimum.items():
+        mean = family.mean(family.open(state, [task]), [task])["head"][0, 0]
+        assert bool((mean * y > 0).all())
+        assert bool(((mean - y).abs() < abs(y)).all())
