@@ -32,7 +32,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Fold:
-    """nll of an example: `steep` |w - y| summed over weights; a slope on either side of y (N,), no curvature."""
+    """nll of an example: `steep` |w - y| summed over weights, y (N,): a slope on both sides, no curvature."""
 
     y: Tensor
     steep: float
