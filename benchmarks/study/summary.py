@@ -1,0 +1,222 @@
+"""What the kept runs come to: a row each, comparisons, targets, what is missing; tables and a figure."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from benchmarks.papers.chart import Line, Panel, panels
+from benchmarks.study.kept import Run, Shelf
+from benchmarks.study.measures import measures
+from benchmarks.study.methods import JOINT, LORA, PRIORFLOW, SCALED, Method
+from benchmarks.study.streams import Stream
+from benchmarks.study.targets import averaged, comparisons, control, targets, with_scaled
+from benchmarks.study.walk import Trace
+from priorflow import scores
+
+RESULTS: Final = Path(__file__).parent / "results"
+SEEDS: Final = (1, 2, 3)  # of the whole study
+NOT_BUILT: Final = (
+    "LoRA with weight prior and count-based class prior",
+    "replay of equal bytes",
+    "online EWC, diagonal and Kronecker",
+    "VCL",
+    "IVON in sequence",
+    "a slow prior (CoVON)",
+    "frozen encoder with warm softmax, Laplace head or RanPAC",
+    "first-window adaptation and LDA",
+    "gaussian_lowrank, bora, bhpeft and monteclora as methods",
+    "temperatures for methods other than sequential LoRA",
+)
+COLUMNS: Final = (
+    ("learning", "learning_accuracy"),
+    ("final", "final_accuracy"),
+    ("balanced", "final_accuracy_balanced"),
+    ("forgetting", "forgetting"),
+    ("preq. accuracy", "prequential_accuracy"),
+    ("preq. NLL", "prequential_nll"),
+    ("of seen", "prequential_nll_seen"),
+    ("preq. ECE", "prequential_ece"),
+    ("AUROC new", "new_class_auroc"),
+)
+DRAWN: Final = (PRIORFLOW, LORA, "frozen_panel")
+
+
+def summarised(
+    held: Shelf, known: Sequence[Stream], chosen: Sequence[Method], *, main: Sequence[str]
+) -> dict[str, Any]:
+    """Return the summary of every run that is there, whichever code made it."""
+    pi_new, names = held.settings.learn.pi_new, [stream.name for stream in known]
+    runs = {(s.name, m.name, seed): r for s in known for m in chosen for seed, r in _runs(held, s, m)}
+    traces = with_scaled({at: run.trace for at, run in runs.items()}, pi_new=pi_new)
+    rows = [_row(at, trace, runs, pi_new) for at, trace in traces.items()]
+    found = comparisons(traces, names, pi_new=pi_new)
+    shuffled = [name for name in names if name.endswith("_shuffled")]
+    return {
+        "name": "study",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": {"cpus": 1, "machine": platform.machine(), "torch": torch.__version__},
+        "how": how(held, known),
+        "rows": rows,
+        "comparisons": [one.as_json() for one in found],
+        "targets": [*targets(rows, found, main), *control(found, shuffled)],
+        "curves": {name: curves(traces, name, pi_new) for name in names if (name, LORA, 1) in traces},
+        "missing": _missing(runs, names, chosen, main),
+        "not_built": list(NOT_BUILT),
+    }
+
+
+def _runs(held: Shelf, stream: Stream, method: Method) -> list[tuple[int, Run]]:
+    asked = SEEDS if method.seeded else (0,)
+    found = ((seed, held.find(stream, method, seed)) for seed in asked)
+    return [(seed, run) for seed, run in found if run is not None]
+
+
+def _row(
+    at: tuple[str, str, int], trace: Trace, runs: Mapping[tuple[str, str, int], Run], pi_new: float
+) -> dict[str, Any]:
+    stream, method, seed = at
+    source = runs[stream, LORA if method == SCALED else method, seed]
+    found = {
+        name: round(value, 5) if isinstance(value, float) else value
+        for name, value in measures(trace, pi_new=pi_new).items()
+    }
+    return {"stream": stream, "method": method, "seed": seed, **found, "code": source.code}
+
+
+def _missing(
+    runs: Mapping[tuple[str, str, int], Run],
+    names: Sequence[str],
+    chosen: Sequence[Method],
+    main: Sequence[str],
+) -> list[str]:
+    """Name the runs of the whole study that are not there: three seeds on main streams, one elsewhere."""
+    out = []
+    for stream in names:
+        for method in chosen:
+            asked = (SEEDS if stream in main else SEEDS[:1]) if method.seeded else (0,)
+            gone = [str(seed) for seed in asked if (stream, method.name, seed) not in runs]
+            if gone:
+                out.append(f"{stream}, {method.name}" + (f", seed {' '.join(gone)}" if method.seeded else ""))
+    return out
+
+
+def how(held: Shelf, known: Sequence[Stream]) -> dict[str, Any]:
+    """Say what a reader must know before believing the numbers."""
+    learn = held.settings.learn
+    return {
+        "streams": {
+            s.name: {"learned": [len(w) for w in s.windows], "held_out": [len(w) for w in s.held]}
+            for s in known
+        },
+        "model": held.settings.model.model_dump(mode="json"),
+        "epochs": learn.epochs,
+        "batch": learn.batch,
+        "draws": learn.draws,
+        "pi_new": learn.pi_new,
+        "step sizes": {
+            "priorflow, sequential_lora, frozen_after_4": 0.1,
+            "joint, blob": 0.2,
+            "lora_replay_500": 0.05,
+        },
+        "grid": ".05, .1, .2 on the mails, seed 1 (benchmarks/results/mails.json); priorflow .1 alone",
+        "beyond the grid": "prior scales and the panel's constants were chosen on the mails",
+        "joint": "one training on all windows, as retraining after the last one would be",
+        "held out": "texts of each window that nobody learns; answered by the mean weights",
+        "cpu_seconds": "process time of foretelling and learning, without the frozen prefix, which all share",
+        "new_class_auroc": "p(new) where a method says it, else 1 - its largest probability",
+        "sequential_lora_scaled": "one temperature a window, the best for the windows before it",
+        "intervals": "95 %, paired bootstrap over texts; texts of one thread are not independent",
+        "verdict": "with an interval: met or short where all of it is on one side, else open",
+    }
+
+
+def curves(traces: Mapping[tuple[str, str, int], Trace], name: str, pi_new: float) -> dict[str, Any]:
+    """Return, window by window, accuracy on all held-out texts so far and what texts cost beforehand."""
+    out: dict[str, Any] = {"accuracy": {}, "prequential_nll": {}}
+    for method in (*DRAWN, SCALED, JOINT):
+        trace = traces.get((name, method, 1))
+        if trace is None:
+            continue
+        if method != SCALED:
+            out["accuracy"][method] = [round(_mean(row), 4) for row in trace.matrix]
+        if trace.told:
+            told = [scores.Prediction(t.window, t.label, t.forecast) for t in trace.told]
+            windows = scores.prequential(told, pi_new=pi_new).windows
+            out["prequential_nll"][method] = {str(w + 1): round(s.nll, 4) for w, s in windows.items()}
+    return out
+
+
+def _mean(row: Sequence[float | None]) -> float:
+    known = [a for a in row if a is not None]
+    return sum(known) / len(known)
+
+
+def figure(said: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """Draw accuracy over windows on the main streams that have been run; joint training is level."""
+    charts = []
+    for name in names:
+        held: Mapping[str, Sequence[float]] = said["curves"].get(name, {}).get("accuracy", {})
+        if PRIORFLOW in held and LORA in held:
+            count = len(held[PRIORFLOW])
+            level = [Line(JOINT, list(held[JOINT]) * count)] if JOINT in held else []
+            lines = [Line(method, held[method]) for method in DRAWN if method in held]
+            labels = [str(w + 1) for w in range(count)]
+            charts.append(Panel(f"{name}: accuracy so far, by window", labels, [*lines, *level]))
+    return panels(*charts) if charts else None
+
+
+def results_table(said: Mapping[str, Any], stream: str) -> str:
+    """Return a stream's results, means over seeds, as a table of a page."""
+    methods = list(dict.fromkeys(r["method"] for r in said["rows"] if r["stream"] == stream))
+    lines = [_line("method", "seeds", *(head for head, _ in COLUMNS), "CPU s", "kB carried")]
+    lines.append("|---" * (len(COLUMNS) + 4) + "|")
+    for method in methods:
+        chosen = [r for r in said["rows"] if (r["stream"], r["method"]) == (stream, method)]
+        means = averaged(said["rows"], stream, method) or {}
+        cells = (_number(means.get(name)) for _, name in COLUMNS)
+        kilo = f"{chosen[0]['bytes_carried'] / 1000:,.0f}"
+        lines.append(_line(f"`{method}`", str(len(chosen)), *cells, f"{means['cpu_seconds']:.0f}", kilo))
+    return "\n".join(lines)
+
+
+def targets_table(said: Mapping[str, Any]) -> str:
+    """Return the targets with what was measured, as a table of a page."""
+    lines = [_line("stream", "what", "target", "measured", "95 % interval", "verdict"), "|---" * 6 + "|"]
+    for row in said["targets"]:
+        interval = " to ".join(map(_number, row["interval"])) if row["interval"] else "-"
+        goal = f"{row['bound']} {_number(row['target'])}"
+        lines.append(
+            _line(row["stream"], row["what"], goal, _number(row["measured"]), interval, row["verdict"])
+        )
+    return "\n".join(lines)
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
+
+
+def publish(said: Mapping[str, Any], names: Sequence[str], *, quick: bool) -> None:
+    """Print the tables; write summary and figure unless it was a quick one."""
+    for stream in dict.fromkeys(r["stream"] for r in said["rows"]):
+        print(f"{stream}\n{results_table(said, stream)}\n")
+    print(targets_table(said))
+    if quick:
+        return
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(said, indent=1, allow_nan=False) + "\n"
+    (RESULTS / "summary.json").write_text(text, encoding="utf-8")
+    if (drawing := figure(said, names)) is not None:
+        (RESULTS / "accuracy.svg").write_text(drawing, encoding="utf-8")

@@ -1,0 +1,108 @@
+"""A run's measures are what their names say, on runs small enough to be counted by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.study.measures import (
+    auroc,
+    backward_transfer,
+    balanced,
+    learning_accuracy,
+    measures,
+    novelty,
+    risk_coverage_area,
+    scaled,
+    tempered,
+)
+from benchmarks.study.walk import Told, Trace
+from posterior.panel import NEW
+
+SCORED = st.lists(st.tuples(st.integers(0, 5).map(float), st.booleans()), min_size=1, max_size=30)
+
+
+def _trace(told: list[Told], final: list[Told] | None = None) -> Trace:
+    return Trace(
+        told=tuple(told),
+        matrix=((1.0,), (0.5, 0.75), (0.25, 0.5, 1.0)),
+        final=tuple(final or [Told(0, 3, "a", {"a": 1.0})]),
+        foretell_cpu=(1.0, 2.0),
+        learn_cpu=(3.0, 4.0),
+        carried=7,
+    )
+
+
+def test_what_is_learned_and_lost_is_read_off_the_matrix() -> None:
+    matrix = _trace([]).matrix
+    assert learning_accuracy(matrix) == pytest.approx((1 + 0.75 + 1) / 3)
+    assert backward_transfer(matrix) == pytest.approx(((0.25 - 1) + (0.5 - 0.75)) / 2)
+    assert learning_accuracy(((0.5, 0.6),)) is None
+    assert backward_transfer(((0.5, 0.6),)) is None
+
+
+def test_every_class_counts_the_same_when_balanced() -> None:
+    right, wrong = {"a": 0.9, "b": 0.1}, {"a": 0.8, "b": 0.2}
+    shown = [Told(0, 1, "a", right)] * 9 + [Told(0, 1, "b", wrong)]
+    assert balanced(shown) == pytest.approx(0.5)
+
+
+@given(SCORED)
+def test_the_area_under_the_curve_is_the_share_of_pairs_in_order(scored: list[tuple[float, bool]]) -> None:
+    true, false = ([s for s, kind in scored if kind is side] for side in (True, False))
+    pairs = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in itertools.product(true, false)]
+    found = auroc(scored)
+    assert found == (pytest.approx(sum(pairs) / len(pairs)) if pairs else None)
+
+
+@given(SCORED)
+def test_who_is_surest_where_right_has_the_least_risk(sure: list[tuple[float, bool]]) -> None:
+    rights = sum(right for _, right in sure)
+    ideal = [(float(i), right) for i, right in enumerate(sorted(r for _, r in sure))]
+    assert risk_coverage_area(ideal) <= risk_coverage_area(sure) + 1e-12
+    assert risk_coverage_area([(0.5, True)] * 3) == 0
+    if not rights:
+        assert risk_coverage_area(sure) == 1
+
+
+def test_novelty_is_what_is_said_of_it_or_else_doubt() -> None:
+    assert novelty({"a": 0.7, NEW: 0.3}) == 0.3
+    assert novelty({"a": 0.7, "b": 0.3}) == pytest.approx(0.3)
+
+
+def test_costs_of_known_classes_are_told_apart_from_those_of_new_ones() -> None:
+    said = {"a": 0.5, "b": 0.5}
+    told = [Told(0, 0, "a", None), Told(1, 1, "a", said), Told(1, 1, "c", said)]
+    found = measures(_trace(told), pi_new=0.1)
+    assert found["prequential_nll_seen"] == pytest.approx(-math.log(0.45))
+    assert found["prequential_nll"] == pytest.approx((-math.log(0.45) - math.log(0.1)) / 2)
+    assert found["new_class_auroc"] == 0.5
+    assert found["cpu_seconds"] == 10
+    assert found["last_learn_cpu_seconds"] == 4
+
+
+@given(st.floats(0.2, 5), st.lists(st.floats(0.01, 1), min_size=2, max_size=5))
+def test_a_temperature_keeps_the_order_and_the_whole(temperature: float, parts: list[float]) -> None:
+    forecast = {str(i): p / sum(parts) for i, p in enumerate(parts)}
+    found = tempered(forecast, temperature)
+    assert sum(found.values()) == pytest.approx(1)
+    ratios = [
+        (forecast[a] / forecast[b], found[a] / found[b]) for a, b in itertools.combinations(forecast, 2)
+    ]
+    assert all(after == pytest.approx(before ** (1 / temperature)) for before, after in ratios)
+
+
+def test_temperatures_come_from_windows_learned_before_the_forecast() -> None:
+    """Window 1 was overconfident; what arrived before it was learned must not know."""
+    sure = {"a": 0.999, "b": 0.001}
+    first = [Told(1, 1, label, sure) for label in "ababab"]
+    early, late = Told(2, 1, "a", sure), Told(2, 2, "a", sure)
+    found = scaled(_trace([Told(0, 0, "a", None), *first, early, late]), pi_new=0.01).told
+    assert found[-2] == early
+    assert found[-1].forecast is not None
+    assert found[-1].forecast["a"] < 0.9
+    assert [t.forecast for t in found[1:7]] == [sure] * 6
