@@ -1,4 +1,4 @@
-"""Run what is missing of the study, then write its summary and figure and print its tables.
+"""Run what is missing of the study, then write its summary, figure and page.
 
     .venv/bin/python -m benchmarks.study [--quick] [--streams ...] [--methods ...] [--seeds 1 2 3] [--summary]
 
@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 from benchmarks.study.kept import HOME, Shelf, shelf
 from benchmarks.study.methods import Method, methods
+from benchmarks.study.page import publish
 from benchmarks.study.streams import Stream, cut, streams
-from benchmarks.study.summary import publish, summarised
+from benchmarks.study.summary import summarised
 
 MAIN = ("mails", "vader", "news", "r8")
 QUICK = {"learn": 120, "held": 60}  # texts a window

@@ -1,26 +1,22 @@
-"""What the kept runs come to: a row each, comparisons, targets, what is missing; tables and a figure."""
+"""What the kept runs come to: a row each, comparisons, targets, curves, and what is missing."""
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-from benchmarks.papers.chart import Line, Panel, panels
 from benchmarks.study.kept import Run, Shelf
 from benchmarks.study.measures import measures
 from benchmarks.study.methods import JOINT, LORA, PRIORFLOW, SCALED, Method
 from benchmarks.study.streams import Stream
-from benchmarks.study.targets import averaged, comparisons, control, targets, with_scaled
+from benchmarks.study.targets import comparisons, control, targets, with_scaled
 from benchmarks.study.walk import Trace
 from priorflow import scores
 
-RESULTS: Final = Path(__file__).parent / "results"
 SEEDS: Final = (1, 2, 3)  # of the whole study
 NOT_BUILT: Final = (
     "LoRA with weight prior and count-based class prior",
@@ -33,17 +29,6 @@ NOT_BUILT: Final = (
     "first-window adaptation and LDA",
     "gaussian_lowrank, bora, bhpeft and monteclora as methods",
     "temperatures for methods other than sequential LoRA",
-)
-COLUMNS: Final = (
-    ("learning", "learning_accuracy"),
-    ("final", "final_accuracy"),
-    ("balanced", "final_accuracy_balanced"),
-    ("forgetting", "forgetting"),
-    ("preq. accuracy", "prequential_accuracy"),
-    ("preq. NLL", "prequential_nll"),
-    ("of seen", "prequential_nll_seen"),
-    ("preq. ECE", "prequential_ece"),
-    ("AUROC new", "new_class_auroc"),
 )
 DRAWN: Final = (PRIORFLOW, LORA, "frozen_panel")
 
@@ -96,15 +81,21 @@ def _missing(
     chosen: Sequence[Method],
     main: Sequence[str],
 ) -> list[str]:
-    """Name the runs of the whole study that are not there: three seeds on main streams, one elsewhere."""
+    """Name the runs of the whole study that are not there: three seeds on main streams, one on others."""
     out = []
     for stream in names:
-        for method in chosen:
-            asked = (SEEDS if stream in main else SEEDS[:1]) if method.seeded else (0,)
-            gone = [str(seed) for seed in asked if (stream, method.name, seed) not in runs]
-            if gone:
-                out.append(f"{stream}, {method.name}" + (f", seed {' '.join(gone)}" if method.seeded else ""))
+        gone = [_gone(runs, stream, m, SEEDS if stream in main else SEEDS[:1]) for m in chosen]
+        if any(gone):
+            out.append(f"{stream}: {', '.join(filter(None, gone))}")
     return out
+
+
+def _gone(runs: Mapping[tuple[str, str, int], Run], stream: str, method: Method, seeds: Sequence[int]) -> str:
+    asked = seeds if method.seeded else (0,)
+    gone = [str(seed) for seed in asked if (stream, method.name, seed) not in runs]
+    if not gone:
+        return ""
+    return f"{method.name} (seed {' '.join(gone)})" if method.seeded else method.name
 
 
 def how(held: Shelf, known: Sequence[Stream]) -> dict[str, Any]:
@@ -156,67 +147,3 @@ def curves(traces: Mapping[tuple[str, str, int], Trace], name: str, pi_new: floa
 def _mean(row: Sequence[float | None]) -> float:
     known = [a for a in row if a is not None]
     return sum(known) / len(known)
-
-
-def figure(said: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    """Draw accuracy over windows on the main streams that have been run; joint training is level."""
-    charts = []
-    for name in names:
-        held: Mapping[str, Sequence[float]] = said["curves"].get(name, {}).get("accuracy", {})
-        if PRIORFLOW in held and LORA in held:
-            count = len(held[PRIORFLOW])
-            level = [Line(JOINT, list(held[JOINT]) * count)] if JOINT in held else []
-            lines = [Line(method, held[method]) for method in DRAWN if method in held]
-            labels = [str(w + 1) for w in range(count)]
-            charts.append(Panel(f"{name}: accuracy so far, by window", labels, [*lines, *level]))
-    return panels(*charts) if charts else None
-
-
-def results_table(said: Mapping[str, Any], stream: str) -> str:
-    """Return a stream's results, means over seeds, as a table of a page."""
-    methods = list(dict.fromkeys(r["method"] for r in said["rows"] if r["stream"] == stream))
-    lines = [_line("method", "seeds", *(head for head, _ in COLUMNS), "CPU s", "kB carried")]
-    lines.append("|---" * (len(COLUMNS) + 4) + "|")
-    for method in methods:
-        chosen = [r for r in said["rows"] if (r["stream"], r["method"]) == (stream, method)]
-        means = averaged(said["rows"], stream, method) or {}
-        cells = (_number(means.get(name)) for _, name in COLUMNS)
-        kilo = f"{chosen[0]['bytes_carried'] / 1000:,.0f}"
-        lines.append(_line(f"`{method}`", str(len(chosen)), *cells, f"{means['cpu_seconds']:.0f}", kilo))
-    return "\n".join(lines)
-
-
-def targets_table(said: Mapping[str, Any]) -> str:
-    """Return the targets with what was measured, as a table of a page."""
-    lines = [_line("stream", "what", "target", "measured", "95 % interval", "verdict"), "|---" * 6 + "|"]
-    for row in said["targets"]:
-        interval = " to ".join(map(_number, row["interval"])) if row["interval"] else "-"
-        goal = f"{row['bound']} {_number(row['target'])}"
-        lines.append(
-            _line(row["stream"], row["what"], goal, _number(row["measured"]), interval, row["verdict"])
-        )
-    return "\n".join(lines)
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
-
-
-def publish(said: Mapping[str, Any], names: Sequence[str], *, quick: bool) -> None:
-    """Print the tables; write summary and figure unless it was a quick one."""
-    for stream in dict.fromkeys(r["stream"] for r in said["rows"]):
-        print(f"{stream}\n{results_table(said, stream)}\n")
-    print(targets_table(said))
-    if quick:
-        return
-    RESULTS.mkdir(exist_ok=True)
-    text = json.dumps(said, indent=1, allow_nan=False) + "\n"
-    (RESULTS / "summary.json").write_text(text, encoding="utf-8")
-    if (drawing := figure(said, names)) is not None:
-        (RESULTS / "accuracy.svg").write_text(drawing, encoding="utf-8")

@@ -82,9 +82,9 @@ def targets(rows: Sequence[Row], found: Sequence[Compared], names: Sequence[str]
     """Return every target of the main streams that can be judged by what was run."""
     out = []
     for name in names:
-        by = {method: averaged(rows, name, method) for method in (PRIORFLOW, LORA, JOINT)}
-        if by[PRIORFLOW] is not None:
-            out += [*_paired(name, found), *_alone(name, by[PRIORFLOW]), *_against(name, by)]
+        ours, lora, joint = (averaged(rows, name, method) for method in (PRIORFLOW, LORA, JOINT))
+        if ours is not None:
+            out += [*_paired(name, found), *_alone(name, ours), *_against(name, ours, lora, joint)]
     return out
 
 
@@ -142,9 +142,7 @@ def _alone(name: str, ours: Row) -> list[dict[str, Any]]:
     return [_plain(name, what, "at most", target, ours[measure]) for what, measure, target in asked]
 
 
-def _against(name: str, by: Mapping[str, Row | None]) -> list[dict[str, Any]]:
-    ours, lora, joint = by[PRIORFLOW], by[LORA], by[JOINT]
-    assert ours is not None
+def _against(name: str, ours: Row, lora: Row | None, joint: Row | None) -> list[dict[str, Any]]:
     out = []
     if lora is not None:
         gap = ours["learning_accuracy"] - lora["learning_accuracy"]
