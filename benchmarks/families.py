@@ -8,8 +8,8 @@ registered model of its own, and the default settings: its name is all that is s
 also learns VADER's four domains under one question, each record naming its own (`/domain`). Both commands are
 processes of their own, one thread each.
 
-Rows are kept under .priorflow/bench-families and not done again until the learner's code changes; one that
-was interrupted begins anew, so that its seconds are those of a whole run.
+Rows are kept under .priorflow/bench-families-EVERY and not done again until the learner's code changes. One
+that was interrupted begins anew, so that its seconds are those of a whole run.
 """
 
 from __future__ import annotations
