@@ -14,7 +14,7 @@ layers, over prefixes computed once.
 
 All by the production update. A weight's prior variance is the same in all of them, and so is the evidence per
 token; they differ in the share of that variance that tasks have in common: none, all, tau / (1 + tau). Every
-fit passes three times over its posts, and more often if that is less than 40 steps: a task alone would
+fit passes three times over its posts, and more often if that is less than 24 steps: a task alone would
 otherwise be given up early.
 
 Prior deviation of B and step size are chosen from the same grid by each method for itself, on other posts of
@@ -69,7 +69,7 @@ TRIED: Final = 0.25  # share of the posts that a setting is tried on
 GUESS: Final = 4.0  # tau that the hierarchy begins with
 TAUS: Final = (0.02, 0.3, 4.0, 50.0, 600.0)  # from one adapter for each to one for all
 SD_DOWN: Final = 0.02  # prior deviation of a weight of A in all, around LoRA's random directions
-BATCH, PASSES, STEPS = 8, 3, 40  # at least so many passes, and so many steps
+BATCH, PASSES, STEPS = 8, 3, 24  # at least so many passes, and so many steps
 SITES: Final = r"layers\.(28|29)\.(self_attn\.(q|v)_proj|mlp\.(up|down)_proj)$"
 HOME: Final = ROOT / ".priorflow" / "bench-bora-perplexity"
 RESULT: Final = ROOT / "benchmarks" / "results" / "papers" / "bora_perplexity.json"
@@ -91,7 +91,7 @@ class Setting:
     lr: float
 
 
-GRID: Final = tuple(Setting(sd_up, lr) for sd_up in (0.1, 0.3) for lr in (0.05, 0.1))
+GRID: Final = (Setting(0.3, 0.05), Setting(0.3, 0.1), Setting(1.0, 0.05))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +114,9 @@ class Method:
 
 
 CHOOSING: Final = (
-    Method("separate", alone=True),
     Method("joint"),
     Method("hierarchical", tau=GUESS),
+    Method("separate", alone=True),
 )
 CURVE: Final = tuple(Method(f"tau {tau:g}", tau=tau, points=True) for tau in TAUS)
 
