@@ -36,7 +36,7 @@ def main() -> None:
     if not asked.summary:
         run(held, made, chosen, asked.seeds)
     everything = made if asked.quick else [makers[name]() for name in makers]
-    publish(summarised(held, everything, list(known.values()), main=MAIN), MAIN, quick=asked.quick)
+    publish(summarised(held, everything, list(known.values()), main=MAIN), quick=asked.quick)
 
 
 def run(held: Shelf, made: Sequence[Stream], chosen: Sequence[Method], seeds: Sequence[int]) -> None:

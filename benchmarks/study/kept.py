@@ -61,7 +61,7 @@ class Shelf:
         found = self.find(stream, method, seed)
         if found is not None and found.code == self._code:
             return found
-        learner = method.make(self._at_hand(stream), seed)
+        learner = method.make(lambda: self._at_hand(stream), seed)
         lead = together if method.together else walk
         run = Run(stream.name, method.name, seed, self._code, lead(learner, stream, time.process_time, tick))
         path = self._path(stream, method, seed)

@@ -21,13 +21,15 @@ SCALED: Final = "sequential_lora_scaled"  # another reading of sequential_lora's
 REPLAYED: Final = 500
 LAST_ADAPTED: Final = 4  # windows after which the ablation's adapters stand still
 
+AtHand = Callable[[], Frozen]  # made by the first method of a stream that needs it
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """A way through a stream. `said` is everything that decides it, beside the code, stream and seed."""
 
     name: str
-    make: Callable[[Frozen, int], Learner]
+    make: Callable[[AtHand, int], Learner]
     said: Mapping[str, Any]
     together: bool = False
     seeded: bool = True
@@ -43,7 +45,7 @@ def methods(settings: Settings) -> dict[str, Method]:
         _adapted(JOINT, point, _point(learn, 0.2), together=True),
         _adapted("joint_lr_0.1", point, _point(learn, 0.1), together=True),
         _adapted("frozen_panel", point, replace(still, panel=True)),
-        Method(name="frozen_lda", make=lambda frozen, _: StreamingLda(frozen), said={}, seeded=False),
+        Method(name="frozen_lda", make=lambda frozen, _: StreamingLda(frozen()), said={}, seeded=False),
         Method(name="naive_bayes", make=lambda *_: NaiveBayes(), said={}, seeded=False),
         _adapted("blob", default, replace(_steps(learn, 0.2), panel=False)),
         _adapted("lora_replay_500", point, _point(learn, 0.05), replayed=REPLAYED),
@@ -80,7 +82,7 @@ def _adapted(
 
     return Method(
         name=name,
-        make=lambda frozen, seed: Adapted(frozen, family, spec, seed=seed, replayed=replayed),
+        make=lambda frozen, seed: Adapted(frozen(), family, spec, seed=seed, replayed=replayed),
         said={"family": str(family), "learn": str(learn), "replayed": replayed, "stops": stops},
         together=together,
     )

@@ -15,6 +15,7 @@ from benchmarks.study.targets import averaged
 
 RESULTS: Final = Path(__file__).parent / "results"
 PAGE: Final = ROOT / "docs" / "evidence.md"
+SHOWN: Final = "![Accuracy on held-out texts of all windows so far](../benchmarks/study/results/accuracy.svg)"
 BEGIN, END = "<!-- written by benchmarks.study -->", "<!-- to here -->"
 COLUMNS: Final = (
     ("learning", "learning_accuracy"),
@@ -29,10 +30,10 @@ COLUMNS: Final = (
 )
 
 
-def figure(said: Mapping[str, Any], names: Sequence[str]) -> str | None:
+def figure(said: Mapping[str, Any]) -> str | None:
     """Draw accuracy over windows on the main streams that have been run; joint training is level."""
     charts = []
-    for name in names:
+    for name in said["main"]:
         held: Mapping[str, Sequence[float]] = said["curves"].get(name, {}).get("accuracy", {})
         if PRIORFLOW in held and LORA in held:
             count = len(held[PRIORFLOW])
@@ -59,6 +60,8 @@ def results_table(said: Mapping[str, Any], stream: str) -> str:
 
 def targets_table(said: Mapping[str, Any]) -> str:
     """Return the targets with what was measured, as a table of a page."""
+    if not said["targets"]:
+        return "None can be judged yet: each needs a run of `priorflow`."
     lines = [_line("stream", "what", "target", "measured", "95 % interval", "verdict"), "|---" * 6 + "|"]
     for row in said["targets"]:
         interval = " to ".join(map(_number, row["interval"])) if row["interval"] else "-"
@@ -84,9 +87,11 @@ def part_of_page(said: Mapping[str, Any]) -> str:
     streams = dict.fromkeys(row["stream"] for row in said["rows"])
     parts = [f"### {stream}\n\n{results_table(said, stream)}" for stream in streams]
     missing = "\n".join(f"- {one}" for one in said["missing"])
+    drawn = [SHOWN] if figure(said) is not None else []
     return "\n\n".join(
         [
             f"Written {said['date']}; summary.json names the code behind each row.",
+            *drawn,
             *parts,
             f"### Targets\n\n{targets_table(said)}",
             f"### Not run yet\n\n{missing}",
@@ -104,7 +109,7 @@ def published(page: str, said: Mapping[str, Any]) -> str:
     return f"{before}{BEGIN}\n\n{part_of_page(said)}\n\n{END}{after}"
 
 
-def publish(said: Mapping[str, Any], names: Sequence[str], *, quick: bool) -> None:
+def publish(said: Mapping[str, Any], *, quick: bool) -> None:
     """Print the tables; write summary, figure and page unless it was a quick one."""
     print(part_of_page(said))
     if quick:
@@ -112,6 +117,6 @@ def publish(said: Mapping[str, Any], names: Sequence[str], *, quick: bool) -> No
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps(said, indent=1, allow_nan=False) + "\n"
     (RESULTS / "summary.json").write_text(text, encoding="utf-8")
-    if (drawing := figure(said, names)) is not None:
+    if (drawing := figure(said)) is not None:
         (RESULTS / "accuracy.svg").write_text(drawing, encoding="utf-8")
     PAGE.write_text(published(PAGE.read_text(encoding="utf-8"), said), encoding="utf-8")

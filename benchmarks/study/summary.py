@@ -48,6 +48,7 @@ def summarised(
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {"cpus": 1, "machine": platform.machine(), "torch": torch.__version__},
         "how": how(held, known),
+        "main": list(main),
         "rows": rows,
         "comparisons": [one.as_json() for one in found],
         "targets": [*targets(rows, found, main), *control(found, shuffled)],
@@ -84,18 +85,16 @@ def _missing(
     """Name the runs of the whole study that are not there: three seeds on main streams, one on others."""
     out = []
     for stream in names:
-        gone = [_gone(runs, stream, m, SEEDS if stream in main else SEEDS[:1]) for m in chosen]
-        if any(gone):
-            out.append(f"{stream}: {', '.join(filter(None, gone))}")
+        asked = SEEDS if stream in main else SEEDS[:1]
+        gone: dict[str, list[str]] = {}
+        for method in chosen:
+            seeds = asked if method.seeded else (0,)
+            lacking = [str(seed) for seed in seeds if (stream, method.name, seed) not in runs]
+            said = f" (seed {' '.join(lacking)})" if lacking and method.seeded else ""
+            gone.setdefault(said, []).extend([method.name] if lacking else [])
+        parts = [f"{', '.join(methods)}{said}" for said, methods in gone.items() if methods]
+        out += [f"{stream}: {'; '.join(parts)}"] if parts else []
     return out
-
-
-def _gone(runs: Mapping[tuple[str, str, int], Run], stream: str, method: Method, seeds: Sequence[int]) -> str:
-    asked = seeds if method.seeded else (0,)
-    gone = [str(seed) for seed in asked if (stream, method.name, seed) not in runs]
-    if not gone:
-        return ""
-    return f"{method.name} (seed {' '.join(gone)})" if method.seeded else method.name
 
 
 def how(held: Shelf, known: Sequence[Stream]) -> dict[str, Any]:

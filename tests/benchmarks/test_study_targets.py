@@ -1,0 +1,124 @@
+"""An interval is about the same texts, a verdict about the whole interval, and the page about the result."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from benchmarks.study.measures import measures
+from benchmarks.study.methods import JOINT, LORA, PRIORFLOW
+from benchmarks.study.page import BEGIN, END, PAGE, RESULTS, figure, part_of_page, published
+from benchmarks.study.paired import both, difference, over_seeds
+from benchmarks.study.summary import curves
+from benchmarks.study.targets import comparisons, judged, targets, with_scaled
+from benchmarks.study.walk import Told, Trace
+
+
+def test_pairs_that_always_differ_by_the_same_leave_no_doubt() -> None:
+    found = difference([1.5, 2.5, 9.5], [1.0, 2.0, 9.0])
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert found.texts == 3
+
+
+def test_an_interval_is_as_wide_as_the_differences_ask_for() -> None:
+    """The mean of 400 coins of +-1 has deviation .05; 95 % are 1.96 of them to either side."""
+    ours = [float(i % 2) * 2 - 1 for i in range(400)]
+    found = difference(ours, [0.0] * 400)
+    assert found.value == 0
+    assert found.high - found.low == pytest.approx(2 * 1.96 * 0.05, rel=0.1)
+
+
+def test_who_met_other_texts_cannot_be_compared() -> None:
+    with pytest.raises(ValueError, match="argument"):
+        difference([1.0], [1.0, 2.0])
+    with pytest.raises(ValueError, match="no text"):
+        difference([], [])
+
+
+def test_a_text_counts_where_both_have_a_value_and_seeds_are_averaged_text_by_text() -> None:
+    assert both([1.0, None, 3.0], [4.0, 5.0, None]) == ([1.0], [4.0])
+    assert over_seeds([[1.0, None, 3.0], [2.0, 2.0, 5.0]]) == [1.5, None, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "bound", "verdict"),
+    [
+        (0.0, 1.0, "at least", "met"),
+        (-1.0, 1.0, "at least", "open"),
+        (-2.0, -1.0, "at least", "short"),
+        (-1.0, 0.0, "at most", "met"),
+        (-1.0, 1.0, "at most", "open"),
+        (0.5, 1.0, "at most", "short"),
+    ],
+)
+def test_a_verdict_is_about_the_whole_interval(low: float, high: float, bound: str, verdict: str) -> None:
+    assert judged(low, high, bound, 0.0) == verdict
+
+
+def _run(good: float, *, windows: int = 3) -> Trace:
+    """Return a run whose forecasts give the truth so much, on windows of twenty texts and two classes."""
+
+    def said(w: int, at: int, i: int) -> Told:
+        label, other = ("a", "b") if i % 2 else ("b", "a")
+        return Told(w, at, label, {label: good, other: 1 - good} if at else None)
+
+    accuracy = float(good > 0.5)
+    return Trace(
+        told=tuple(said(w, w, i) for w in range(windows) for i in range(20)),
+        matrix=tuple((accuracy,) * (w + 1) for w in range(windows)),
+        final=tuple(said(w, windows, i) for w in range(windows) for i in range(20)),
+        foretell_cpu=(1.0,) * windows,
+        learn_cpu=(1.0,) * windows,
+        carried=1,
+    )
+
+
+JOINED = replace(_run(0.9), told=(), matrix=((1.0, 1.0, 1.0),), learn_cpu=(6.0,), foretell_cpu=(0.0,))
+
+
+def _targets(ours: Trace) -> dict[str, dict[str, Any]]:
+    traces = {("mails", PRIORFLOW, 1): ours, ("mails", LORA, 1): _run(0.6), ("mails", JOINT, 1): JOINED}
+    everything = with_scaled(traces, pi_new=0.01)
+    rows = [
+        {"stream": name, "method": method, **measures(trace, pi_new=0.01)}
+        for (name, method, _), trace in everything.items()
+    ]
+    found = comparisons(everything, ["mails"], pi_new=0.01)
+    return {row["what"]: row for row in targets(rows, found, ["mails", "news"])}
+
+
+def test_who_knows_more_than_the_others_meets_every_target_and_who_knows_nothing_none_of_quality() -> None:
+    good = _targets(_run(0.99))
+    assert len(good) == 8
+    assert {row["verdict"] for row in good.values()} == {"met"}
+    bad = _targets(_run(0.01))
+    assert {what for what, row in bad.items() if row["verdict"] == "met"} == {
+        "forgetting",
+        "CPU of the last window / retraining's",
+    }
+
+
+def test_curves_are_drawn_where_there_is_something_to_compare() -> None:
+    traces = {("mails", PRIORFLOW, 1): _run(0.99), ("mails", LORA, 1): _run(0.6), ("mails", JOINT, 1): JOINED}
+    said = {"main": ["mails", "news"], "curves": {"mails": curves(traces, "mails", 0.01)}}
+    assert said["curves"]["mails"]["accuracy"][JOINT] == [1.0]
+    assert list(said["curves"]["mails"]["prequential_nll"][LORA]) == ["2", "3"]
+    assert "mails: accuracy so far" in (figure(said) or "")
+    assert figure({"main": ["mails"], "curves": {}}) is None
+
+
+def test_the_page_shows_the_result_as_it_is_written() -> None:
+    said = json.loads((RESULTS / "summary.json").read_text(encoding="utf-8"))
+    page = PAGE.read_text(encoding="utf-8")
+    assert part_of_page(said) in page
+    assert published(page, said) == page
+    for missing in said["not_built"]:
+        assert missing in page
+
+
+def test_a_page_without_a_place_for_the_tables_is_refused() -> None:
+    with pytest.raises(ValueError, match="lacks the lines"):
+        published(f"{END} before {BEGIN}", {"date": "", "main": [], "rows": [], "targets": [], "missing": []})
