@@ -103,7 +103,7 @@ def test_who_knows_more_than_the_others_meets_every_target_and_who_knows_nothing
 
 def test_curves_are_drawn_where_there_is_something_to_compare() -> None:
     traces = {("mails", PRIORFLOW, 1): _run(0.99), ("mails", LORA, 1): _run(0.6), ("mails", JOINT, 1): JOINED}
-    said = {"main": ["mails", "news"], "curves": {"mails": curves(traces, "mails", 0.01)}}
+    said: dict[str, Any] = {"main": ["mails", "news"], "curves": {"mails": curves(traces, "mails", 0.01)}}
     assert said["curves"]["mails"]["accuracy"][JOINT] == [1.0]
     assert list(said["curves"]["mails"]["prequential_nll"][LORA]) == ["2", "3"]
     assert "mails: accuracy so far" in (figure(said) or "")
