@@ -51,14 +51,18 @@ def plant(
     )
 
 
-CLASSES: Final = ("mean/head", "generative/mean")  # what a snapshot holds row by row of its classes
+CLASSES: Final = ("mean/head", "generative/mean", "words/counts")  # what a snapshot holds row by class
+
+
+def confused(tensors: Tensors) -> Tensors:
+    """Return a posterior that takes each class for its neighbour: what it knows of one it says of the next."""
+    return {k: v.roll(1, dims=0) if k in CLASSES else v for k, v in tensors.items()}
 
 
 @contextmanager
 def _planted(ledger: SqlLedger, blobs: Blobs, head: Snapshot) -> Iterator[Snapshot]:
-    """Commit a branch of the head whose class rows and class means are moved on by one."""
-    tensors: Tensors = from_bytes(blobs.get(head.posterior))
-    rolled = {k: v.roll(1, dims=0) if k in CLASSES else v for k, v in tensors.items()}
+    """Commit a branch of the head that takes every class for its neighbour."""
+    rolled = confused(from_bytes(blobs.get(head.posterior)))
     known = ledger.chain(head.chain)
     assert known is not None
     ledger.create(Chain(name=PLANTED, seed=known.seed, settings=known.settings, origin=head.sha))
