@@ -55,7 +55,7 @@ CLASSES: Final = ("mean/head", "generative/mean", "words/counts")  # what a snap
 
 
 def confused(tensors: Tensors) -> Tensors:
-    """Return a posterior that takes each class for its neighbour: what it knows of one it says of the next."""
+    """Return a posterior that takes each class for its neighbour, by its rows, views and pieces alike."""
     return {k: v.roll(1, dims=0) if k in CLASSES else v for k, v in tensors.items()}
 
 
