@@ -20,7 +20,7 @@ from priorflow.case import heard
 from priorflow.promotion import MOST_EVENTS
 from priorflow.unheard import MOST_WINDOWS, catch_up
 from stream.plan import Member
-from tests.app.judged import BOUNDS, Court
+from tests.app.judged import BOUNDS, Court, member
 from trainers.bounds import Bounds
 from trainers.guards import Latency, Smoke
 
@@ -322,9 +322,10 @@ def test_a_champion_that_is_gone_is_told(court: Court) -> None:
 
 
 def test_only_the_policy_s_own_belief_can_be_promoted(court: Court) -> None:
-    """A candidate with the champion's tensors has nothing to be promoted for."""
-    court.step(0.8)
-    court.step(0.8)
+    """Learning has gone back to the champion; labels of what a better head foretold come after that."""
+    court.step(0.6)
+    court.step(0.99)
+    (first, _), (better, _) = court.rows
     head = court.writer.head
     branch = replace(
         head,
@@ -332,16 +333,18 @@ def test_only_the_policy_s_own_belief_can_be_promoted(court: Court) -> None:
         kind="branch",
         parent=head.sha,
         plan=None,
-        posterior=court.rows[0][0].posterior,
+        posterior=first.posterior,
         spans_before=head.spans,
-        report={"tensors_of": court.rows[0][0].sha},
+        report={"tensors_of": first.sha},
     )
     court.writer.commit(branch)
-    for _ in range(3):
-        court.step(0.99)
-        court.right[court.writer.head.index] = 0.8
-    assert court.log()[1].snapshot == court.rows[0][0].sha
-    assert court.log()[1].action == "wait"
+    row, _ = court.learn(0.6)
+    late = [member(row.index, place, better.index, 0.99) for place in range(200)]
+    line = court.gate().consider(row, late, at_ms=1)
+    assert line is not None
+    assert set(gates(line).values()) == {"pass", "wait"}
+    assert (gates(line)["better"], gates(line)["candidate"]) == ("pass", "wait")
+    assert (line.action, line.snapshot) == ("wait", first.sha)
 
 
 @given(
