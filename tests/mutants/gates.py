@@ -46,7 +46,7 @@ _COMPARED = bugs(
         "better at all is as good as better by so much",
         "if better_by(wager, bounds.min_gain) >= need:",
         "if better_by(wager, 0.0) >= need:",
-        _WATCHED_BOUNDS,
+        _GATES + "test_better_at_all_is_not_yet_better_by_so_much",
     ),
     (
         "who is not better by so much has to be worse to fail",

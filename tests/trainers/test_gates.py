@@ -159,6 +159,14 @@ def test_better_goes_by_the_bounds_that_may_be_watched(
         assert (finding.verdict == "fail") == (high < min_gain)
 
 
+def test_better_at_all_is_not_yet_better_by_so_much() -> None:
+    """Surely better than the champion, by about what is asked for: more labels have to say."""
+    ahead = replace(GOOD, wager=counted([0.9, -0.3] * 800))
+    assert better(replace(BOUNDS, min_gain=0.0), ahead).verdict == "pass"
+    assert better(replace(BOUNDS, min_gain=0.3), ahead).verdict == "wait"
+    assert better(replace(BOUNDS, min_gain=0.6), ahead).verdict == "fail"
+
+
 def test_better_waits_for_the_least_number_of_labels_however_clear_it_is() -> None:
     clear = [4.0] * 99
     assert better(BOUNDS, replace(GOOD, wager=counted(clear))).verdict == "wait"
