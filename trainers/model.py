@@ -225,12 +225,12 @@ class AdaptedModel:
     def views(self, activation: Tensor, passed: Sequence[Tensor]) -> Tensor:
         """Return what the model makes of one text where nothing is adapted, (3, d): the text's alone.
 
-        What enters the first layer and the middle one, its mean over tokens at unit mean square, and the
-        features that the last one leads to. `passed` is what `enter` saw.
+        What enters the first layer and the middle one, its mean over tokens, and what the last one leads
+        to, pooled; all at unit mean square. `passed` is what `enter` saw.
         """
         with self._looking() as above:
-            features = self._features(*self.hidden([activation], {}))[0]
-        return torch.stack([*passed, *above, features]).clone()
+            last = self._unit(self._pooled(*self.hidden([activation], {})))[0]
+        return torch.stack([*passed, *above, last]).clone()
 
     @contextmanager
     def _looking(self) -> Iterator[list[Tensor]]:
@@ -256,10 +256,11 @@ class AdaptedModel:
         return (features.unsqueeze(1) @ head.transpose(1, 2)).squeeze(1)
 
     def _features(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        if self.spec.objective == "answer":
-            return self.out.features(cut.pooled(hidden, mask, "last"))
-        pooled = cut.pooled(hidden, mask, self.spec.pooling)
-        return self._unit(pooled)
+        pooled = self._pooled(hidden, mask)
+        return self.out.features(pooled) if self.spec.objective == "answer" else self._unit(pooled)
+
+    def _pooled(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        return cut.pooled(hidden, mask, "last" if self.spec.objective == "answer" else self.spec.pooling)
 
     def _unit(self, pooled: Tensor) -> Tensor:
         unit: Tensor = nn.functional.normalize(pooled, dim=-1) * self.dim**0.5

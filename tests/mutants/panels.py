@@ -10,6 +10,7 @@ _PANEL = "tests/posterior/test_panel.py::"
 _POOL = "tests/posterior/test_pool.py::"
 _PIECES = "tests/posterior/test_dictionary.py::"
 _ORDERS = "tests/trainers/test_panelled.py::"
+_LANGUAGE = "tests/trainers/test_language.py::"
 _HEARD = _ORDERS + "test_pools_hear_what_the_parent_said_of_the_window"
 _NOVEL = _PANEL + "test_what_no_class_explains_is_likelier_new"
 
@@ -142,6 +143,16 @@ PANELS: Final[tuple[Mutant, ...]] = (
             _HEARD,
         ),
         ("one truth for all", "known.get(members[i][1]", "known.get(members[0][1]", _HEARD),
+    ),
+    *bugs(
+        "views",
+        "trainers/model.py",
+        (
+            "the last view is as long as the class rows of an answer want it",
+            "self._unit(self._pooled(*self.hidden([activation], {})))[0]",
+            "self._features(*self.hidden([activation], {}))[0]",
+            _LANGUAGE + "test_views_have_the_length_that_a_panel_supposes",
+        ),
     ),
     *bugs(
         "frozen features",

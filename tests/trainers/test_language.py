@@ -35,7 +35,7 @@ from tests.trainers.languages import (
 from trainers.activations import Activations
 from trainers.evaluate import draws_of
 from trainers.language import NextToken, NextTokens
-from trainers.model import HEAD, AdaptedModel
+from trainers.model import HEAD, AdaptedModel, Objective
 from trainers.noise import key
 from trainers.question import WhichClass
 from trainers.unembedding import NoPlainOutput
@@ -187,6 +187,13 @@ def order(index: int, labels: tuple[str, ...], before: tuple[str, ...], parent: 
         arrivals=tuple(TEXTS),
         members=tuple((text, labels[i % len(labels)]) for i, text in enumerate(TEXTS * 2)),
     )
+
+
+@pytest.mark.parametrize("objective", ["classes", "answer"])
+def test_views_have_the_length_that_a_panel_supposes(folder: Path, objective: Objective) -> None:
+    """Its constants are about a mean square of 1, whatever length class rows of an answer want."""
+    views = Activations(AdaptedModel(small_spec(folder, objective=objective))).sight(TEXTS).views
+    torch.testing.assert_close(views.square().mean(dim=2), torch.ones(len(TEXTS), 3))
 
 
 def test_classes_that_appear_start_at_their_own_words(answer: AdaptedModel) -> None:
