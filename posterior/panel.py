@@ -39,6 +39,10 @@ NEW: Final = ""  # the name of "a class nobody has seen" in a forecast; no label
 UNSEEN: Final = -1  # the truth of an event whose class was not known when it was foretold
 
 
+class NoPieces(ValueError):
+    """A snapshot's panel is of a release that did not count pieces; its chain cannot go on with it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expert:
     """Exponents of a product: of the rows, of the views (so many of d features count), of the pieces."""
@@ -124,7 +128,7 @@ FIELDS: Final = ("generative", "words", "pool")
 
 
 def restore(tensors: Tensors) -> tuple[Panel | None, dict[str, Tensor]]:
-    """Split a snapshot's tensors into the panel, if there is one, and those of the family."""
+    """Split a snapshot's tensors into the panel, if there is one, and those of the family; or NoPieces."""
     parts: dict[str, dict[str, Tensor]] = {field: {} for field in FIELDS}
     rest: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -138,7 +142,7 @@ def restore(tensors: Tensors) -> tuple[Panel | None, dict[str, Tensor]]:
             "this snapshot's panel has no counts of pieces, as panels had at first: derive the chain again "
             "with `priorflow replay --into NEW`, or start a new one"
         )
-        raise ValueError(msg)
+        raise NoPieces(msg)
     return (Panel(**parts) if parts["generative"] else None), rest
 
 

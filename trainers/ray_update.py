@@ -29,6 +29,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor
 
+from posterior import panel
 from posterior.family import NotFinite
 from trainers.model import AdaptedModel, ModelSpec
 from trainers.window import Local, Order, Outcome
@@ -185,7 +186,11 @@ class RayUpdater:
         return pids[rank]
 
     def carry_out(self, order: Order) -> Outcome:
-        """Offer the order and wait; raises NotFinite as the worker did, or WorkersLost."""
+        """Offer the order and wait; raises NotFinite as the worker did, or WorkersLost.
+
+        NoPieces before anything is offered: a worker that raises it would be started again for ever.
+        """
+        panel.restore(order.parent)
         step = ray.get(self._feed.put.remote(order))
         pending = self._feed.result.remote(step)
         while True:

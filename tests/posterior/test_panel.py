@@ -12,7 +12,7 @@ from torch import Tensor
 
 from posterior import dictionary, generative, moments, panel
 from posterior.family import tensors_of
-from posterior.panel import EXPERTS, Panel, Sight
+from posterior.panel import EXPERTS, NoPieces, Panel, Sight
 from posterior.predict import entropy
 from posterior.tensors import from_bytes, to_bytes
 
@@ -188,7 +188,7 @@ def test_bytes_and_back() -> None:
 
 def test_a_panel_of_before_pieces_were_counted_is_told() -> None:
     old = {k: v for k, v in tensors_of(taught()).items() if not k.startswith("words/")}
-    with pytest.raises(ValueError, match="replay --into"):
+    with pytest.raises(NoPieces, match="replay --into"):
         panel.restore(old)
 
 

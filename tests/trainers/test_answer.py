@@ -13,7 +13,7 @@ from posterior import panel
 from posterior.families import FAMILIES, make_family
 from posterior.family import Tensors
 from posterior.panel import NEW, Sight
-from tests.trainers.orders import LEARN, TOPICS, order
+from tests.trainers.orders import LEARN, PANELLED, TOPICS, order
 from trainers.activations import Activations
 from trainers.answer import Answer, Answerer, NothingLearned, as_forecast
 from trainers.model import AdaptedModel
@@ -21,14 +21,13 @@ from trainers.window import FamilySpec, LearnSpec, Local, Order
 
 LABELS = tuple(sorted(TOPICS))
 PI_NEW = 0.02
-PANELLED = replace(LEARN, panel=True)
 
 
 def learned(model: AdaptedModel, name: str, learn: LearnSpec) -> tuple[Order, Tensors]:
     """Return the order of a second window, and the parent that it is foretold with."""
     family = FamilySpec(name=name)
-    first = Local(model).carry_out(replace(order(0, {}, known=False, family=family), learn=learn))
-    return replace(order(1, first.tensors, known=True, family=family), learn=learn), first.tensors
+    first = Local(model).carry_out(order(0, {}, known=False, family=family, learn=learn))
+    return order(1, first.tensors, known=True, family=family, learn=learn), first.tensors
 
 
 def answerer(model: AdaptedModel, asked: Order, tensors: Tensors, **other: Any) -> Answerer:

@@ -14,22 +14,13 @@ from posterior.family import Tensors
 from posterior.panel import NEW
 from posterior.tensors import to_bytes
 from tests.trainers.conftest import SPEC
-from tests.trainers.orders import LEARN, TOPICS, order
+from tests.trainers.orders import LEARN, PANELLED, TOPICS, answers, order
 from trainers import panelled
 from trainers.activations import Activations
 from trainers.model import AdaptedModel, encoder_folder
 from trainers.window import FamilySpec, Local, Outcome, root
 
 BLOB = FamilySpec(name="blob", options={"sd_head": 0.1})
-
-
-def answers(updater: Local, start: Tensors, *, panelled: bool) -> list[Outcome]:
-    told, parent = [], start
-    for window in range(3):
-        asked = order(window, parent, known=window > 0, family=BLOB)
-        told.append(updater.carry_out(replace(asked, learn=replace(LEARN, panel=panelled))))
-        parent = told[-1].tensors
-    return told
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +30,13 @@ def start(model: AdaptedModel) -> Tensors:
 
 @pytest.fixture(scope="module")
 def both(model: AdaptedModel, start: Tensors) -> list[Outcome]:
-    return answers(Local(model), start, panelled=True)
+    return list(answers(Local(model), start, BLOB, learn=PANELLED))
 
 
 def test_the_family_learns_as_without_it_bit_for_bit(
     model: AdaptedModel, start: Tensors, both: list[Outcome]
 ) -> None:
-    for with_it, without in zip(both, answers(Local(model), start, panelled=False), strict=True):
+    for with_it, without in zip(both, answers(Local(model), start, BLOB), strict=True):
         state, rest = panel.restore(with_it.tensors)
         assert state is not None
         assert to_bytes(rest) == to_bytes(without.tensors)
@@ -62,9 +53,9 @@ def test_forecasts_name_a_new_class_and_sum_to_one(both: list[Outcome]) -> None:
 def test_the_same_bits_again_and_with_more_ranks(
     model: AdaptedModel, start: Tensors, both: list[Outcome]
 ) -> None:
-    again = answers(Local(model), start, panelled=True)
+    again = list(answers(Local(model), start, BLOB, learn=PANELLED))
     assert [to_bytes(o.tensors) for o in again] == [to_bytes(o.tensors) for o in both]
-    asked = replace(order(1, both[0].tensors, known=True, family=BLOB), learn=replace(LEARN, panel=True))
+    asked = order(1, both[0].tensors, known=True, family=BLOB, learn=PANELLED)
     split = Local(model, world=2).carry_out(asked)
     assert split.forecasts == both[1].forecasts
     beside, one = panel.restore(split.tensors)[0], panel.restore(both[1].tensors)[0]
@@ -74,18 +65,18 @@ def test_the_same_bits_again_and_with_more_ranks(
 
 
 def test_forecasts_do_not_know_the_window_they_precede(model: AdaptedModel, both: list[Outcome]) -> None:
-    asked = order(1, both[0].tensors, known=True, family=BLOB, swapped=True)
-    told = Local(model).carry_out(replace(asked, learn=replace(LEARN, panel=True)))
+    asked = order(1, both[0].tensors, known=True, family=BLOB, swapped=True, learn=PANELLED)
+    told = Local(model).carry_out(asked)
     assert told.forecasts == both[1].forecasts
 
 
 def test_a_chain_that_had_none_may_get_one(model: AdaptedModel, start: Tensors) -> None:
     """As a replay with other settings does: rows speak alone until the panel has seen a window."""
-    parent = answers(Local(model), start, panelled=False)[1].tensors
-    asked = replace(order(2, parent, known=True, family=BLOB), learn=replace(LEARN, panel=True))
+    parent = list(answers(Local(model), start, BLOB))[1].tensors
+    asked = order(2, parent, known=True, family=BLOB, learn=PANELLED)
     first = Local(model).carry_out(asked)
     assert first.columns == tuple(sorted(TOPICS))
-    next_one = replace(order(3, first.tensors, known=True, family=BLOB), learn=replace(LEARN, panel=True))
+    next_one = order(3, first.tensors, known=True, family=BLOB, learn=PANELLED)
     assert Local(model).carry_out(next_one).columns == (*sorted(TOPICS), NEW)
 
 

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posterior.family import NotFinite, Tensors
+from posterior.panel import NoPieces
 from posterior.tensors import to_bytes
 from tests.trainers.conftest import SPEC
-from tests.trainers.orders import answers, order
+from tests.trainers.orders import PANELLED, answers, order
 from trainers.evaluate import tempered_cost
 from trainers.keeping import kept_share
 from trainers.model import AdaptedModel
@@ -134,11 +135,11 @@ def test_a_belief_that_is_no_number_is_an_error(model: AdaptedModel, local: list
 def test_ray_workers_give_the_bits_of_one_process(
     model: AdaptedModel, start: Tensors, workers: int, tmp_path: Path
 ) -> None:
-    """Also with a worker killed in between: Ray starts another, which is given the same order."""
-    expected = list(answers(Local(model, world=workers), start, BLOB))
+    """A panel's too, and with a worker killed in between: Ray starts another, given the same order."""
+    expected = list(answers(Local(model, world=workers), start, BLOB, learn=PANELLED))
     updater = RayUpdater(SPEC, RaySpec(workers=workers, threads=1, storage=tmp_path))
     try:
-        outcomes = answers(updater, start, BLOB)
+        outcomes = answers(updater, start, BLOB, learn=PANELLED)
         first = next(outcomes)
         threading.Thread(target=os.kill, args=(updater.worker_pid(), signal.SIGKILL)).start()
         assert [bits(o) for o in (first, *outcomes)] == [bits(o) for o in expected]
@@ -155,6 +156,10 @@ def test_ray_hands_the_error_on_and_goes_on(start: Tensors, tmp_path: Path) -> N
         broken = {k: v * float("nan") if v.is_floating_point() else v for k, v in good.tensors.items()}
         with pytest.raises(NotFinite, match="window 1"):
             updater.carry_out(order(1, broken, known=True, family=BLOB))
+        with pytest.raises(
+            NoPieces, match="replay --into"
+        ):  # to a worker it would be a reason to start again
+            updater.carry_out(order(1, {"generative/count": torch.zeros(1)}, known=True, family=BLOB))
         again = updater.carry_out(order(0, start, known=False, family=BLOB))
         assert to_bytes(again.tensors) == to_bytes(good.tensors)
         assert torch.get_num_threads() == 1
