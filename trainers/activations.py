@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -22,10 +22,15 @@ class _Text:
     passed: list[Tensor]
     shown: tuple[Tensor, Tensor] | None = None
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that is held of it."""
+        return (self.activation, *self.passed, *(self.shown or ()))
+
 
 @final
 class Activations:
-    """Frozen-prefix activations by text, bounded in bytes, oldest out first.
+    """Frozen-prefix activations and sights by text, bounded in bytes of all of them, oldest out first.
 
     Safe to share between windows, families and processes, for an activation depends on its text alone.
     """
@@ -49,6 +54,7 @@ class Activations:
         held = self._one(text)
         if held.shown is None:
             held.shown = self._model.views(held.activation, held.passed), self._model.pieces(text)
+            self._count(held.shown)
         return held.shown
 
     def _one(self, text: str) -> _Text:
@@ -56,11 +62,15 @@ class Activations:
             self._held.move_to_end(text)
             return self._held[text]
         made = self._held[text] = _Text(*self._model.enter(text))
-        self._bytes += _size(made)
-        while self._bytes > self._limit and len(self._held) > 1:
-            self._bytes -= _size(self._held.popitem(last=False)[1])
+        self._count(made.tensors)
         return made
 
+    def _count(self, more: Iterable[Tensor]) -> None:
+        """Count what the newest text has come to hold; the oldest go where that is too much."""
+        self._bytes += _size(more)
+        while self._bytes > self._limit and len(self._held) > 1:
+            self._bytes -= _size(self._held.popitem(last=False)[1].tensors)
 
-def _size(text: _Text) -> int:
-    return text.activation.numel() * text.activation.element_size()
+
+def _size(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -10,9 +10,10 @@ those that foretold the stream when this snapshot was head.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ from trainers.noise import key
 from trainers.window import FamilySpec
 
 INTERVAL = (0.05, 0.95)  # of the draws
+MOST_TASKS: Final = 64  # whose draws are kept; whoever asks may name any, and each costs as much as a state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,7 @@ class Answerer:
         self._family, self._state = family, family.restore(own)
         self._panel, self._heads = beside, None if beside is None else panel.believed(beside)
         self._seed, self._draws, self._pi_new = key(chain_seed, window), draws, pi_new
-        self._drawn: dict[str, Draw] = {}
+        self._drawn: OrderedDict[str, Draw] = OrderedDict()
 
     @torch.no_grad()
     def answer(self, text: str, task: str = ONE_TASK) -> Answer:
@@ -123,11 +125,14 @@ class Answerer:
         return torch.log_softmax(logits.double(), dim=-1)
 
     def _of(self, task: str) -> Draw:
-        """Return all draws for a task as one batch; made once."""
+        """Return all draws for a task as one batch; those of `MOST_TASKS` are kept."""
         if task not in self._drawn:
             samplers = draws_of(self._family, self._state, tasks=[task], count=self._draws, seed=self._seed)
             each = [sampler([task]) for sampler in samplers]
             self._drawn[task] = {name: torch.cat([one[name] for one in each]) for name in each[0]}
+        self._drawn.move_to_end(task)
+        if len(self._drawn) > MOST_TASKS:
+            self._drawn.popitem(last=False)
         return self._drawn[task]
 
     def _judged(self, text: str, said: Tensor) -> tuple[Tensor, Tensor, float]:

@@ -15,7 +15,7 @@ from posterior.family import Tensors
 from posterior.panel import NEW, Sight
 from tests.trainers.orders import LEARN, PANELLED, TOPICS, order
 from trainers.activations import Activations
-from trainers.answer import Answer, Answerer, NothingLearned, as_forecast
+from trainers.answer import MOST_TASKS, Answer, Answerer, NothingLearned, as_forecast
 from trainers.model import AdaptedModel
 from trainers.window import FamilySpec, LearnSpec, Local, Order
 
@@ -123,6 +123,16 @@ def test_experts_one_by_one_are_surer_than_together() -> None:
 
 def p_log_p(log_p: torch.Tensor) -> torch.Tensor:
     return (log_p.exp() * log_p).sum(dim=1)
+
+
+def test_names_of_tasks_do_not_fill_the_memory(model: AdaptedModel, told: tuple[Order, Tensors]) -> None:
+    """Whoever asks may make up any; one that was let go is drawn again, the same."""
+    ready = answerer(model, *told)
+    first = ready.answer("cash", "0")
+    for task in range(MOST_TASKS + 3):
+        ready._of(str(task))
+    assert list(ready._drawn) == [str(task) for task in range(3, MOST_TASKS + 3)]
+    assert ready.answer("cash", "0") == first
 
 
 def test_one_that_knows_nothing_says_so(model: AdaptedModel) -> None:

@@ -122,6 +122,18 @@ def test_what_was_seen_is_let_go_with_the_activation(model: AdaptedModel) -> Non
     assert len(kept._held) == 1
 
 
+def test_all_that_is_kept_of_texts_counts(model: AdaptedModel) -> None:
+    """However it was asked for: activations and views first, or all at once, of texts of any length."""
+    limit = 60_000
+    kept = Activations(model, limit_bytes=limit)
+    for texts in (["a b"], ["c"], [f"number {i} of many" for i in range(9)], ["c d e f"]):
+        kept.of(texts)
+        kept.sight(texts)
+        held = [t for one in kept._held.values() for t in (one.activation, *one.passed, *(one.shown or ()))]
+        assert 0 < sum(t.numel() * t.element_size() for t in held) == kept._bytes <= limit
+    assert len(kept._held) > 1
+
+
 @pytest.mark.parametrize(("most", "heard"), [(256, range(24)), (5, (0, 4, 9, 14, 19)), (1, (0,))])
 def test_pools_hear_what_the_parent_said_of_the_window(
     model: AdaptedModel,
