@@ -102,24 +102,31 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """The generative heads, ready to be asked: of all views, of the last alone, of pieces."""
+    """The generative heads, ready to be asked: of all views, of the last alone, of pieces.
+
+    `seen` (K,) are the rows of the label map, C in all, that have evidence: the known classes. Going on from
+    an older belief leaves classes in the map of which there is none.
+    """
 
     views: Belief
     last: Belief
     pieces: Dictionary
+    seen: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Glance:
     """What the generative heads make of n texts: log densities under the known classes, (n, K) each.
 
-    `views` of `d` features, `last` of `own`; `fresh` (n,) is what the last view is like in a class unseen.
+    `views` of `d` features, `last` of `own`; `fresh` (n,) is what the last view is like in a class unseen;
+    `seen` are the rows of the known classes in the label map.
     """
 
     views: Tensor
     pieces: Tensor
     last: Tensor
     fresh: Tensor
+    seen: Tensor
     d: int
     own: int
 
@@ -166,7 +173,17 @@ def believed(panel: Panel) -> Heads:
         views=_believed(evidence, centre.flatten()),
         last=_believed(last, centre[-1]),
         pieces=dictionary.ready(panel.words["counts"]),
+        seen=_seen(panel),
     )
+
+
+def known(panel: Panel, labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the known classes of a label map; one without evidence costs what a new one does."""
+    return tuple(labels[row] for row in _seen(panel).tolist())
+
+
+def _seen(panel: Panel) -> Tensor:
+    return panel.generative["seen"].nonzero().squeeze(1)
 
 
 def _believed(evidence: Moments, centre: Tensor) -> Belief:
@@ -177,12 +194,13 @@ def _believed(evidence: Moments, centre: Tensor) -> Belief:
 
 def glance(heads: Heads, sight: Sight) -> Glance:
     """Return what the generative heads make of texts."""
-    last = sight.views[:, -1]
+    last, seen = sight.views[:, -1], heads.seen
     return Glance(
-        views=generative.log_densities(heads.views, sight.views.flatten(1)),
-        pieces=dictionary.log_densities(heads.pieces, sight.pieces),
-        last=generative.log_densities(heads.last, last),
+        views=generative.log_densities(heads.views, sight.views.flatten(1))[:, seen],
+        pieces=dictionary.log_densities(heads.pieces, sight.pieces)[:, seen],
+        last=generative.log_densities(heads.last, last)[:, seen],
         fresh=generative.log_fresh(heads.last, last),
+        seen=seen,
         d=len(heads.views.root),
         own=last.shape[1],
     )
@@ -191,7 +209,7 @@ def glance(heads: Heads, sight: Sight) -> Glance:
 def foretold(panel: Panel, rows: Tensor, sight: Sight) -> Tensor:
     """Return log p of the known classes and of a new one, (n, K + 1), the new one last.
 
-    `rows` (n, K) is what the class rows say, log-probabilities.
+    `rows` (n, C) is what the class rows say of the whole label map, log-probabilities.
     """
     return told(panel, rows, glance(believed(panel), sight))
 
@@ -220,11 +238,13 @@ def dispute(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
 def heard(panel: Panel, rows: Tensor, sight: Sight, truth: Tensor) -> Panel:
     """Return the panel with its pools' weights after these events, before it learns their texts.
 
-    `truth` (n,) names classes known to the panel, or is `UNSEEN`.
+    `truth` (n,) are rows of the label map, or `UNSEEN`; a class without evidence is as good as unseen.
     """
-    seen, old = glance(believed(panel), sight), truth != UNSEEN
+    seen = glance(believed(panel), sight)
+    which = truth.unsqueeze(1) == seen.seen
+    old = which.any(dim=1)
     said = {
-        "classes": _of(_classes(rows, seen)[:, old], truth[old]),
+        "classes": _of(_classes(rows, seen)[:, old], which[old].long().argmax(dim=1)),
         "novelty": _of(_novelty(seen), (~old).long()),
     }
     weights = {name: reweighted(panel.pool[name], said[name], worth=WORTH) for name in said}
@@ -245,7 +265,7 @@ def learned(panel: Panel, sight: Sight, labels: Tensor, *, classes: int) -> Pane
 
 def _classes(rows: Tensor, seen: Glance) -> Tensor:
     """Return log p_h(k | x) of every expert on the known classes, (H, n, K)."""
-    rows = rows.double()
+    rows = rows[:, seen.seen].double()
     views, pieces = (part.expand(len(rows), -1) for part in (seen.views / seen.d, seen.pieces))
     said = [rows * e.rows + views * e.views + pieces * e.pieces for e in EXPERTS]
     return torch.log_softmax(torch.stack(said), dim=-1)

@@ -91,7 +91,8 @@ class Answerer:
             msg = f"the snapshot of window {window} knows no class yet; it can answer once it has learned one"
             raise NothingLearned(msg)
         beside, own = panel.restore(tensors)
-        self._model, self._activations, self._labels = model, activations, tuple(labels)
+        self._model, self._activations = model, activations
+        self._labels = tuple(labels) if beside is None else panel.known(beside, labels)
         self._family, self._state = family, family.restore(own)
         self._panel, self._heads = beside, None if beside is None else panel.believed(beside)
         self._seed, self._draws, self._pi_new = key(chain_seed, window), draws, pi_new

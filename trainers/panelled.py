@@ -33,9 +33,11 @@ class Panelled:
         return cls(rows, beside, None if beside is None else panel.believed(beside))
 
     def columns(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """Return the classes, and behind them that of which nobody has seen an event."""
-        known = self.rows.columns(labels)
-        return (*known, panel.NEW) if known and self.panel is not None else known
+        """Return the known classes, and behind them that of which nobody has seen an event."""
+        if self.panel is None:
+            return self.rows.columns(labels)
+        known = panel.known(self.panel, labels)
+        return (*known, panel.NEW) if known else ()
 
     def foretell(self, texts: Sequence[str], tasks: Sequence[str], draws: Sequence[Sampler]) -> Tensor:
         """Return p(class), the new one last; of a parent without a panel, what its rows say."""

@@ -73,12 +73,15 @@ PANELS: Final[tuple[Mutant, ...]] = (
         ),
         (
             "the window's features enter what is heard",
-            "seen, old = glance(believed(panel), sight), truth != UNSEEN",
-            (
-                "seen, old = "
-                "glance(believed(learned(panel, sight, truth.abs(), classes=1)), sight), truth != UNSEEN"
-            ),
+            "    seen = glance(believed(panel), sight)\n",
+            "    seen = glance(believed(learned(panel, sight, truth.abs(), classes=1)), sight)\n",
             _PANEL + "test_those_who_foretold_are_heard",
+        ),
+        (
+            "classes are offered of which nobody has seen an event",
+            'panel.generative["seen"].nonzero()',
+            'torch.ones_like(panel.generative["seen"]).nonzero()',
+            _PANEL + "test_a_class_without_an_example_is_not_known",
         ),
         (
             "pieces are left out of a product",

@@ -78,6 +78,24 @@ def test_what_no_class_explains_is_likelier_new() -> None:
     assert float(odd[:, -1].exp().mean()) > 2 * float(said[:, -1].exp().mean())
 
 
+def test_a_class_without_an_example_is_not_known() -> None:
+    """As if the label map had no such class: nothing is said of it, and it is heard as a new one."""
+    (sight, labels), (asked, truth) = events(90, 3, 30), events(20, 3, 31)
+    gap = torch.tensor([0, 2, 3])  # the second of four was never shown
+    four = panel.learned(panel.founded(sight), sight, gap[labels], classes=4)
+    three = panel.learned(panel.founded(sight), sight, labels, classes=3)
+    assert panel.known(four, "abcd") == ("a", "c", "d")
+    said = rows(20, 4, 1)
+    wanted = panel.foretold(three, said[:, gap], asked)
+    torch.testing.assert_close(panel.foretold(four, said, asked), wanted)
+    assert torch.allclose(wanted.exp().sum(dim=1), torch.ones(20, dtype=torch.float64))
+    truth[:5] = panel.UNSEEN
+    heard = panel.heard(three, said[:, gap], asked, truth)
+    again = panel.heard(four, said, asked, torch.where(truth == panel.UNSEEN, 1, gap[truth]))
+    for name, weights in heard.pool.items():
+        torch.testing.assert_close(again.pool[name], weights)
+
+
 def weight(state: Panel, factor: str) -> float:
     """Return the weight of the experts who go by one factor alone."""
     others = {"rows", "views", "pieces"} - {factor}

@@ -76,6 +76,21 @@ def test_a_panel_answers_what_it_foretells(model: AdaptedModel) -> None:
         assert list(said.values()) == pytest.approx(list(row), abs=1e-6)
 
 
+def test_a_class_that_its_panel_has_seen_nothing_of_is_not_answered(model: AdaptedModel) -> None:
+    labels = ("linux", "lost", "money")
+    first = order(0, {}, known=False, family=FamilySpec(), learn=PANELLED)
+    parent = Local(model).carry_out(replace(first, labels=labels)).tensors
+    asked = replace(order(1, parent, known=True, family=FamilySpec(), learn=PANELLED), labels_before=labels)
+    outcome = Local(model).carry_out(replace(asked, members=()))
+    ready = answerer(model, asked, parent, labels=labels)
+    for text, row in list(zip(asked.arrivals, outcome.forecasts, strict=True))[:4]:
+        answer = ready.answer(text)
+        assert list(as_forecast(answer)) == ["linux", "money", NEW] == list(outcome.columns)
+        assert list(as_forecast(answer).values()) == pytest.approx(list(row), abs=1e-6)
+        assert whole(answer) == pytest.approx(1, abs=1e-9)
+        assert answer.epistemic > 0
+
+
 def test_bits_do_not_depend_on_company(model: AdaptedModel, told: tuple[Order, Tensors]) -> None:
     texts = ["cash", "kernel module compiled on the box at last, and it boots again", "win cheap cash now"]
     ready = answerer(model, *told)

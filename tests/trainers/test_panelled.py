@@ -13,6 +13,7 @@ from posterior import panel
 from posterior.family import Tensors
 from posterior.panel import NEW
 from posterior.tensors import to_bytes
+from priorflow.scores import chance
 from tests.trainers.conftest import SPEC
 from tests.trainers.orders import LEARN, PANELLED, TOPICS, answers, order
 from trainers import panelled
@@ -68,6 +69,30 @@ def test_forecasts_do_not_know_the_window_they_precede(model: AdaptedModel, both
     asked = order(1, both[0].tensors, known=True, family=BLOB, swapped=True, learn=PANELLED)
     told = Local(model).carry_out(asked)
     assert told.forecasts == both[1].forecasts
+
+
+def test_a_class_of_which_nobody_has_seen_an_event_is_not_offered(
+    model: AdaptedModel, start: Tensors
+) -> None:
+    """As after going back behind its events: it stays among the labels, and costs what a new one does."""
+    labels = ("linux", "lost", "money")
+    first = Local(model).carry_out(
+        replace(order(0, start, known=False, family=BLOB, learn=PANELLED), labels=labels)
+    )
+    asked = order(1, first.tensors, known=True, family=BLOB, learn=PANELLED)
+    told = Local(model).carry_out(replace(asked, labels_before=labels, labels=labels))
+    assert told.columns == ("linux", "money", NEW)
+    assert all(abs(sum(row) - 1) < 1e-9 and min(row) > 0 for row in told.forecasts)
+    right = [row[i % 2] > row[1 - i % 2] for i, row in enumerate(told.forecasts)]
+    assert sum(right) >= 20
+    found = dict(zip(told.columns, told.forecasts[0], strict=True))
+    assert chance(found, "lost", pi_new=0.5) == found[NEW]
+    back = replace(asked, labels_before=labels, labels=labels, members=(("something else", "lost"),) * 3)
+    then = Local(model).carry_out(back)
+    seen = replace(
+        order(2, then.tensors, known=True, family=BLOB, learn=PANELLED), labels_before=labels, labels=labels
+    )
+    assert Local(model).carry_out(seen).columns == (*labels, NEW)
 
 
 def test_a_chain_that_had_none_may_get_one(model: AdaptedModel, start: Tensors) -> None:
