@@ -40,7 +40,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script,
 from benchmarks.mails import code_sha256
 from benchmarks.result import RESULTS, ROOT, progress
 from benchmarks.streams import ASSETS, TASKS_MAPPED, as_cloudevents, as_tasks, broker, produce, rated, topics
-from connectors.codec import decoder
 from connectors.kafka_client import KafkaClient
 from connectors.mails import Mail, fetch_mails, load_mails
 from connectors.vader import Rated
@@ -48,14 +47,12 @@ from posterior.families import FAMILIES
 from posterior.panel import NEW
 from priorflow.config import Settings, load
 from priorflow.exit_codes import ExitCode
-from priorflow.judging import scorer
 from priorflow.opening import MLFLOW, reading
-from priorflow.rules import codec_rules
-from priorflow.run import chain_of, circumstance, machine, open_source, open_updater, rules_of
+from priorflow.replay import parts_again
+from priorflow.run import chain_of, machine, open_source, open_updater, rules_of
 from priorflow.scores import Prediction, chance, predictions, prequential
 from stream.plan import Member
 from trainers.again import members_again
-from trainers.loop import Parts
 
 NAME: Final = "families"
 ALL: Final = (*FAMILIES, "examples.row_gaussian:RowGaussian")
@@ -151,18 +148,7 @@ def foretold(settings: Settings) -> Mapping[int, Sequence[Member]]:
         source, updater = open_source(settings), open_updater(settings)
         stack.callback(source.close)
         stack.callback(updater.close)
-        parts = Parts(
-            source=source,
-            decode=decoder(codec_rules(settings)),
-            ledger=ledger,
-            blobs=blobs,
-            updater=updater,
-            score=scorer(settings),
-            aside=lambda _: None,
-            keep=lambda _: None,
-            circumstance=circumstance,
-            now_ms=lambda: 0,
-        )
+        parts = parts_again(settings, ledger, blobs, source, updater)
         rules, found = rules_of(settings, chain_of(settings)), {}
         for parent, child in pairwise(ledger.history(settings.chain.name)):
             if child.kind == "learned":

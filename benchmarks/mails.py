@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import platform
 import random
 import statistics
 import sys
@@ -38,7 +37,7 @@ from priorflow.demo_baselines import Memory, Windows, remembered, sequential
 from priorflow.demo_stream import histories
 from priorflow.learning import model_spec
 from priorflow.rules import codec_rules, intake_rules
-from priorflow.run import chain_of, rules_of
+from priorflow.run import chain_of, machine, rules_of
 from priorflow.scores import final_accuracy, forgetting, prequential, spread
 from stream.intake import Intake, labels_after
 from stream.plan import Member, window_seed
@@ -299,7 +298,7 @@ def averaged(runs: Sequence[Run]) -> dict[str, Any]:
     out: dict[str, Any] = {"runs": len(runs)}
     for name in runs[0]:
         values = [r[name] for r in runs]
-        if name in {"final_by_window", "code"} or None in values:
+        if name in {"final_by_window", "code", "lr"} or None in values:
             out[name] = values[0]
         elif name == "seed":
             out[name] = values
@@ -372,7 +371,7 @@ def main() -> None:
     result = {
         "name": "mails",
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": {"cpus": 1, "machine": platform.machine(), "torch": torch.__version__},
+        "machine": {**machine(), "torch": torch.__version__},
         "rows": [row for name in (OURS, BLOB, LOW_RANK) for row in claims(by, name)],
         "methods": by,
         "how": how(bench, asked.grid, quick=asked.quick),

@@ -96,7 +96,7 @@ def verify(
         with console.progress("starting the learner"):
             updater = open_updater(wanted)
         stack.callback(updater.close)
-        parts = _parts(wanted, ledger, _HashOnly(blobs), log, updater)
+        parts = parts_again(wanted, ledger, _HashOnly(blobs), log, updater)
         out = []
         with console.progress("learning again", total=len(rows)) as bar:
             for parent, child in rows:
@@ -167,7 +167,8 @@ def rules_for(settings: Settings, ledger: SqlLedger, name: str) -> Rules:
     return rules_of(settings, known)
 
 
-def _parts(settings: Settings, ledger: SqlLedger, blobs: Blobs, log: Source, updater: Updater) -> Parts:
+def parts_again(settings: Settings, ledger: SqlLedger, blobs: Blobs, log: Source, updater: Updater) -> Parts:
+    """Return the parts that derive what was there already: they set nothing aside and keep no archive."""
     return Parts(
         source=log,
         decode=decoder(codec_rules(settings)),

@@ -21,7 +21,6 @@ import functools
 import hashlib
 import json
 import math
-import platform
 import random
 import statistics
 import sys
@@ -40,6 +39,7 @@ from posterior.calibration import ece
 from posterior.families import make_family
 from posterior.family import ONE_TASK, Facts, Family, Part
 from posterior.predict import doubt, mixture
+from priorflow.run import machine
 from stream.plan import window_seed
 from trainers.activations import Activations
 from trainers.evaluate import BATCH, draws_of
@@ -279,7 +279,7 @@ def main() -> None:
     result = {
         "name": "bhpeft",
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": {"cpus": 1, "machine": platform.machine(), "torch": torch.__version__},
+        "machine": {**machine(), "torch": torch.__version__},
         "claims": found,
         "how": how(seeds, sizes, tests),
     }

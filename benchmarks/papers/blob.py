@@ -23,7 +23,6 @@ import argparse
 import functools
 import hashlib
 import json
-import platform
 import random
 import sys
 import time
@@ -43,6 +42,7 @@ from posterior.family import ONE_TASK, Draw, Facts, Tensors
 from posterior.gaussian import Diagonal
 from posterior.point import Point
 from posterior.tensors import from_bytes, to_bytes
+from priorflow.run import machine
 from trainers.evaluate import draws_of, log_predictive
 from trainers.likelihood import Classification
 from trainers.model import AdaptedModel, ModelSpec
@@ -242,7 +242,7 @@ def how(sizes: Sizes) -> dict[str, Any]:
     """Say what a reader must know before believing the numbers."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": {"cpus": 1, "machine": platform.machine(), "torch": torch.__version__},
+        "machine": {**machine(), "torch": torch.__version__},
         "texts": f"{sizes.learn} learned (others for a seed), {sizes.choose} to tune, {sizes.judge} to judge",
         "labels": "editorials: one rater's opinion of each sentence; newsgroups: the group, 20 of them",
         "sites": f"{SPEC.sites}, rank {SPEC.rank}, {SPEC.max_tokens} tokens",

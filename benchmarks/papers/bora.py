@@ -225,9 +225,9 @@ def fits(
 
 
 @functools.cache
-def code() -> str:
-    """Hash what decides a fit beside its settings: belief and learner."""
-    learner = ("evaluate", "likelihood", "model", "noise", "sites", "update", "window")
+def code(*more: str) -> str:
+    """Hash what decides a fit beside its settings: belief and learner, and `more` of its modules."""
+    learner = ("evaluate", "likelihood", "model", "noise", "sites", "update", "window", *more)
     digest = hashlib.sha256()
     for path in [
         *sorted((ROOT / "posterior").glob("*.py")),

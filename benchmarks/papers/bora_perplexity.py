@@ -20,8 +20,8 @@ otherwise be given up early.
 Prior deviation of B and step size are chosen from the same grid by each method for itself, on other posts of
 the training half, after learning from a quarter of the posts; the points take what the hierarchy chose. The
 means are asked about 30 posts of the test half of every group. About 20 core-minutes; every finished fit is
-kept in .priorflow/bench-bora-perplexity and not done again. `--quick` takes a random model of two layers: it
-shows that all of this runs, and nothing else.
+kept in .priorflow/bench-bora-perplexity and not done again until the learner's code changes. `--quick` takes
+a random model of two layers: it shows that all of this runs, and nothing else.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from typing import Any, Final
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.papers.bora import code
 from benchmarks.papers.bora_perplexity_claims import Costs, figure, overall, told
 from benchmarks.papers.texts import ROOT, newsgroups
 from benchmarks.smollm2 import WEIGHTS_SHA256, smollm2
@@ -202,7 +203,7 @@ def _order(
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Fits that were done are read, others are done and kept; `what` says what they are of."""
+    """Fits that were done are read, others are done and kept; `what` says of what they are, by what code."""
 
     folder: Path
     model: AdaptedModel
@@ -286,7 +287,8 @@ def main() -> int:
         max_tokens=16 if quick else 64,
     )
     model = AdaptedModel(spec)
-    what = f"{'random' if quick else WEIGHTS_SHA256}/{spec.sites}/{spec.max_tokens}"
+    by = code("activations", "cut", "language", "unembedding")
+    what = f"{'random' if quick else WEIGHTS_SHA256}/{spec.sites}/{spec.max_tokens}/{by}"
     bench = Bench(folder, model, Local(model), what)
     share = 0.04 if quick else 1.0
     result = measured(bench, tasks(TRIED * share, held=True), tasks(share))

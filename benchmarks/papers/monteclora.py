@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import platform
 import random
 import statistics
 import sys
@@ -34,6 +33,7 @@ from posterior.blob import Blob
 from posterior.calibration import ece
 from posterior.family import ONE_TASK, Draw, Facts, Tensors
 from posterior.monteclora import MonteClora
+from priorflow.run import machine
 from trainers.evaluate import draws_of, log_predictive
 from trainers.likelihood import Classification
 from trainers.model import AdaptedModel, ModelSpec
@@ -246,7 +246,7 @@ def result(by: Mapping[str, Mapping[tuple[float, int], Mapping[str, float]]], si
         "holds": ratio <= 0.5 and ours["median"] >= lora["median"],
         "how": {
             "date": datetime.now(UTC).date().isoformat(),
-            "machine": {"cpus": 1, "machine": platform.machine(), "torch": torch.__version__},
+            "machine": {**machine(), "torch": torch.__version__},
             "texts": f"VADER tweets, {sizes.train} learned, {sizes.test} asked about",
             "sites": SPEC.sites,
             "epochs": EPOCHS,

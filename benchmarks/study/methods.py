@@ -1,15 +1,17 @@
 """The methods of the study: the same sites, epochs, batches and order, each at a step size of its own.
 
-Step sizes come from one grid (.05, .1, .2) that `benchmarks/mails.py` tried with seed 1 on one stream, the
-mails, before this study; its result names what each point gave. The default method got one point alone, .1.
+Step sizes are those that `benchmarks/mails.py` chose with seed 1 on one stream, the mails, before this study;
+its result names what each point of a grid gave. The default method got one point alone.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from benchmarks import mails
 from benchmarks.study.learners import Adapted, Frozen, NaiveBayes, StreamingLda
 from benchmarks.study.walk import Learner
 from priorflow.config import Settings
@@ -17,8 +19,8 @@ from priorflow.learning import family_spec, learn_spec
 from trainers.window import FamilySpec, LearnSpec
 
 PRIORFLOW, LORA, JOINT = "priorflow", "sequential_lora", "joint"
+RETRAINED: Final = (JOINT, "joint_lr_0.1")  # of a stream, the better one is the retraining to beat
 SCALED: Final = "sequential_lora_scaled"  # another reading of sequential_lora's run
-REPLAYED: Final = 500
 LAST_ADAPTED: Final = 4  # windows after which the ablation's adapters stand still
 
 AtHand = Callable[[], Frozen]  # made by the first method of a stream that needs it
@@ -37,21 +39,27 @@ class Method:
 
 def methods(settings: Settings) -> dict[str, Method]:
     """Return the methods by name, the most important first."""
-    learn, default = learn_spec(settings), family_spec(settings)
-    point, still = FamilySpec(name="point"), _still(_point(learn, 0.1))
+    learn, default, lr = learn_spec(settings), family_spec(settings), step_sizes()
+    point, still = FamilySpec(name="point"), _still(_point(learn, lr[mails.LORA]))
     made = (
-        _adapted(PRIORFLOW, default, _steps(learn, 0.1)),
-        _adapted(LORA, point, _point(learn, 0.1)),
-        _adapted(JOINT, point, _point(learn, 0.2), together=True),
-        _adapted("joint_lr_0.1", point, _point(learn, 0.1), together=True),
+        _adapted(PRIORFLOW, default, _steps(learn, lr[mails.OURS])),
+        _adapted(LORA, point, _point(learn, lr[mails.LORA])),
+        _adapted(JOINT, point, _point(learn, lr[mails.JOINT]), together=True),
+        _adapted(RETRAINED[1], point, _point(learn, 0.1), together=True),
         _adapted("frozen_panel", point, replace(still, panel=True)),
         Method(name="frozen_lda", make=lambda frozen, _: StreamingLda(frozen()), said={}, seeded=False),
         Method(name="naive_bayes", make=lambda *_: NaiveBayes(), said={}, seeded=False),
-        _adapted("blob", default, replace(_steps(learn, 0.2), panel=False)),
-        _adapted("lora_replay_500", point, _point(learn, 0.05), replayed=REPLAYED),
-        _adapted("frozen_after_4", default, _steps(learn, 0.1), stops=LAST_ADAPTED),
+        _adapted("blob", default, replace(_steps(learn, lr[mails.BLOB]), panel=False)),
+        _adapted("lora_replay_500", point, _point(learn, lr[mails.REPLAY]), replayed=mails.REPLAYED),
+        _adapted("frozen_after_4", default, _steps(learn, lr[mails.OURS]), stops=LAST_ADAPTED),
     )
     return {method.name: method for method in made}
+
+
+def step_sizes() -> dict[str, float]:
+    """Return the step size that each method of the mail benchmark did best with, by its name there."""
+    rows = json.loads(mails.RESULT.read_text(encoding="utf-8"))["methods"]
+    return {name: round(row["lr"], 6) for name, row in rows.items() if "lr" in row}
 
 
 def _steps(learn: LearnSpec, lr: float) -> LearnSpec:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -11,11 +10,12 @@ import torch
 
 from benchmarks.study.kept import Run, Shelf
 from benchmarks.study.measures import measures
-from benchmarks.study.methods import JOINT, LORA, PRIORFLOW, SCALED, Method
+from benchmarks.study.methods import JOINT, LORA, PRIORFLOW, SCALED, Method, step_sizes
 from benchmarks.study.streams import Stream
 from benchmarks.study.targets import comparisons, control, targets, with_scaled
 from benchmarks.study.walk import Trace
 from priorflow import scores
+from priorflow.run import machine
 
 SEEDS: Final = (1, 2, 3)  # of the whole study
 NOT_BUILT: Final = (
@@ -46,7 +46,7 @@ def summarised(
     return {
         "name": "study",
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": {"cpus": 1, "machine": platform.machine(), "torch": torch.__version__},
+        "machine": {**machine(), "torch": torch.__version__},
         "how": how(held, known),
         "main": list(main),
         "rows": rows,
@@ -110,12 +110,7 @@ def how(held: Shelf, known: Sequence[Stream]) -> dict[str, Any]:
         "batch": learn.batch,
         "draws": learn.draws,
         "pi_new": learn.pi_new,
-        "step sizes": {
-            "priorflow, sequential_lora, frozen_after_4": 0.1,
-            "joint, blob": 0.2,
-            "lora_replay_500": 0.05,
-        },
-        "grid": ".05, .1, .2 on the mails, seed 1 (benchmarks/results/mails.json); priorflow .1 alone",
+        "step sizes": {**step_sizes(), "from": "benchmarks/results/mails.json, whose rows name their grids"},
         "beyond the grid": "prior scales and the panel's constants were chosen on the mails",
         "joint": "one training on all windows, as retraining after the last one would be",
         "held out": "texts of each window that nobody learns; answered by the mean weights",

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from benchmarks.study.measures import scaled
-from benchmarks.study.methods import JOINT, LORA, PRIORFLOW, SCALED
+from benchmarks.study.methods import LORA, PRIORFLOW, RETRAINED, SCALED
 from benchmarks.study.paired import Difference, both, costs, difference, final_rights, over_seeds
 from benchmarks.study.walk import Trace
 
-GROWING: Final = ("mails", "news")  # main streams whose classes appear as they go
+GROWING: Final = ("mails",)  # main streams whose classes appear as they go, beside earlier ones
 ABLATIONS: Final = ("frozen_after_4", "frozen_panel")
 
 Row = Mapping[str, Any]
@@ -45,9 +45,9 @@ def comparisons(traces: Traces, names: Sequence[str], *, pi_new: float) -> list[
 
     out = []
     for name in names:
-        for against in (LORA, SCALED, JOINT, *ABLATIONS):
+        for against in (LORA, SCALED, *RETRAINED, *ABLATIONS):
             out += _compared(traces, name, against, "final_accuracy", final_rights)
-            if against != JOINT:
+            if against not in RETRAINED:
                 out += _compared(traces, name, against, "prequential_nll", nll)
     return out
 
@@ -82,10 +82,26 @@ def targets(rows: Sequence[Row], found: Sequence[Compared], names: Sequence[str]
     """Return every target of the main streams that can be judged by what was run."""
     out = []
     for name in names:
-        ours, lora, joint = (averaged(rows, name, method) for method in (PRIORFLOW, LORA, JOINT))
+        ours, lora, best = averaged(rows, name, PRIORFLOW), averaged(rows, name, LORA), retrained(rows, name)
         if ours is not None:
-            out += [*_paired(name, found), *_alone(name, ours), *_against(name, ours, lora, joint)]
+            joint = averaged(rows, name, best)
+            out += [
+                *_paired(name, ours, best, found),
+                *_alone(name, ours),
+                *_against(name, ours, lora, joint),
+            ]
     return out
+
+
+def retrained(rows: Sequence[Row], stream: str) -> str:
+    """Return the retraining that is more accurate at the end; the first where none was run."""
+    found = {method: averaged(rows, stream, method) for method in RETRAINED}
+    return max(RETRAINED, key=lambda method: (found[method] or {"final_accuracy": -1.0})["final_accuracy"])
+
+
+def foretells(ours: Row) -> bool:
+    """Return whether a stream shows a class again, so that there is more to foretell than that one is new."""
+    return "prequential_nll_seen" in ours
 
 
 def control(found: Sequence[Compared], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -106,12 +122,12 @@ def averaged(rows: Sequence[Row], stream: str, method: str) -> Row | None:
     return {name: statistics.fmean(r[name] for r in chosen) for name in numbers}
 
 
-def _paired(name: str, found: Sequence[Compared]) -> list[dict[str, Any]]:
+def _paired(name: str, ours: Row, best: str, found: Sequence[Compared]) -> list[dict[str, Any]]:
     asked = (
-        ("final accuracy minus joint's", JOINT, "final_accuracy", "at least", -0.01),
+        ("final accuracy minus the better joint's", best, "final_accuracy", "at least", -0.01),
         ("prequential NLL minus scaled LoRA's", SCALED, "prequential_nll", "at most", 0.0),
         (
-            "final accuracy minus that of adapters frozen after window 4",
+            "final accuracy minus that of adapters and class rows frozen after window 4",
             ABLATIONS[0],
             "final_accuracy",
             "at least",
@@ -130,6 +146,7 @@ def _paired(name: str, found: Sequence[Compared]) -> list[dict[str, Any]]:
         for what, against, measure, bound, target in asked
         for c in found
         if (c.stream, c.against, c.measure) == (name, against, measure)
+        and (measure != "prequential_nll" or foretells(ours))
     ]
 
 
@@ -146,9 +163,10 @@ def _against(name: str, ours: Row, lora: Row | None, joint: Row | None) -> list[
     out = []
     if lora is not None:
         gap = ours["learning_accuracy"] - lora["learning_accuracy"]
+        out.append(_plain(name, "learning accuracy minus sequential LoRA's", "at least", -0.01, gap))
+    if lora is not None and foretells(ours):
         ratio = ours["prequential_nll"] / lora["prequential_nll"]
         most = 0.65 if name in GROWING else 0.95
-        out.append(_plain(name, "learning accuracy minus sequential LoRA's", "at least", -0.01, gap))
         out.append(_plain(name, "prequential NLL / sequential LoRA's", "at most", most, ratio))
     if joint is not None:
         share = ours["last_learn_cpu_seconds"] / joint["last_learn_cpu_seconds"]

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks import mails
 from benchmarks.study.measures import measures
-from benchmarks.study.methods import JOINT, LORA, PRIORFLOW
+from benchmarks.study.methods import JOINT, LORA, PRIORFLOW, RETRAINED, step_sizes
 from benchmarks.study.page import BEGIN, END, PAGE, RESULTS, figure, part_of_page, published
 from benchmarks.study.paired import both, difference, over_seeds
 from benchmarks.study.summary import curves
@@ -79,8 +80,9 @@ def _run(good: float, *, windows: int = 3) -> Trace:
 JOINED = replace(_run(0.9), told=(), matrix=((1.0, 1.0, 1.0),), learn_cpu=(6.0,), foretell_cpu=(0.0,))
 
 
-def _targets(ours: Trace) -> dict[str, dict[str, Any]]:
+def _targets(ours: Trace, *others: tuple[str, Trace]) -> dict[str, dict[str, Any]]:
     traces = {("mails", PRIORFLOW, 1): ours, ("mails", LORA, 1): _run(0.6), ("mails", JOINT, 1): JOINED}
+    traces |= {("mails", method, 1): trace for method, trace in others}
     everything = with_scaled(traces, pi_new=0.01)
     rows = [
         {"stream": name, "method": method, **measures(trace, pi_new=0.01)}
@@ -99,6 +101,32 @@ def test_who_knows_more_than_the_others_meets_every_target_and_who_knows_nothing
         "forgetting",
         "CPU of the last window / retraining's",
     }
+
+
+def test_the_retraining_to_beat_is_the_more_accurate_one() -> None:
+    what = "final accuracy minus the better joint's"
+    poor = replace(JOINED, final=_run(0.01).final)
+    assert _targets(_run(0.99), (RETRAINED[1], poor))[what]["measured"] == 0
+    assert _targets(_run(0.99), (JOINT, poor), (RETRAINED[1], JOINED))[what]["measured"] == 0
+    assert _targets(_run(0.99), (JOINT, poor))[what]["measured"] == 1
+
+
+def test_costs_are_no_target_where_every_class_is_new() -> None:
+    strange = tuple(replace(one, label="never seen") for one in _run(0.99).told)
+    told = _targets(replace(_run(0.99), told=strange))
+    assert len(told) == 6
+    assert not [what for what in told if "NLL" in what]
+
+
+def test_step_sizes_are_those_that_the_mails_chose() -> None:
+    """Of each grid the least NLL, or for retraining, which foretells nothing, the greatest accuracy."""
+    rows = json.loads(mails.RESULT.read_text(encoding="utf-8"))["methods"]
+    chosen = step_sizes()
+    assert {mails.OURS, mails.LORA, mails.JOINT, mails.BLOB, mails.REPLAY} <= set(chosen)
+    for name, lr in chosen.items():
+        best = max if name == mails.JOINT else min
+        grid = rows[name]["grid"]
+        assert float(best(grid, key=grid.__getitem__)) == lr
 
 
 def test_curves_are_drawn_where_there_is_something_to_compare() -> None:
