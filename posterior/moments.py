@@ -25,8 +25,7 @@ class Moments:
 
     count (K,), events that the class's mean is worth · mean (K, d), 0 where nothing was seen · scatter
     (d, d) within classes · seen (K,), events of the class: N = sum seen, and N are the scatter's degrees of
-    freedom · firsts (K,), what the class's first event counted. `count` is `seen` until features move
-    (`posterior.transport`).
+    freedom · firsts (K,), what the class's first event counted. `count` is `seen`.
     """
 
     count: Tensor

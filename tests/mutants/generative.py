@@ -1,4 +1,4 @@
-"""Bugs in the generative class head: what was seen, what follows from it, and how it moves with features."""
+"""Bugs in the generative class head: what was seen, and what follows from it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from tests.mutants.mutant import Mutant, bugs
 
 _MOMENTS = "tests/posterior/test_moments.py::"
 _HEAD = "tests/posterior/test_generative.py::"
-_TRANSPORT = "tests/posterior/test_transport.py::"
 _IN_TURN = _MOMENTS + "test_windows_in_turn_are_one_window"
 _POWER = _MOMENTS + "test_a_power_is_a_weight_of_every_event"
 _ONE_BY_ONE = _HEAD + "test_foretelling_events_one_by_one_is_the_evidence_of_all"
 _SHARES = _HEAD + "test_known_classes_share_what_pi_new_leaves"
-_SHRINK = _TRANSPORT + "test_counts_only_shrink_and_the_scatter_stays_positive"
 
 _SEEN = bugs(
     "moments",
@@ -139,51 +137,4 @@ _BELIEVED = bugs(
     ),
 )
 
-_MOVED = bugs(
-    "transport",
-    "posterior/transport.py",
-    (
-        "a pair is judged by the map that it made",
-        "left_out = (moves - p @ slope) / (1 - _leverage(root, p)).unsqueeze(1)",
-        "left_out = moves - p @ slope",
-        _TRANSPORT + "test_every_pair_is_judged_by_the_map_fitted_without_it",
-    ),
-    (
-        "what the map misses is added once for all events",
-        "+ total * shift.residual",
-        "+ shift.residual",
-        _SHRINK,
-    ),
-    (
-        "a class keeps its count wherever it lies",
-        "count=evidence.count / (1 + doubt)",
-        "count=evidence.count",
-        _TRANSPORT + "test_a_class_far_from_the_window_loses_its_count_and_one_in_it_keeps_it",
-    ),
-    (
-        "a ridge in the features' own units",
-        "p.T @ p + ridge * metric",
-        "p.T @ p + ridge * torch.eye(len(metric), dtype=torch.float64)",
-        _TRANSPORT + "test_the_units_of_features_do_not_matter",
-    ),
-    (
-        "the offset forgets the centre",
-        "offset=slope[-1] - centre @ slope[:-1]",
-        "offset=slope[-1]",
-        _TRANSPORT + "test_after_an_affine_move_the_evidence_is_that_of_the_moved_features",
-    ),
-    (
-        "the doubt of all dimensions for that of one",
-        "return ratio.trace() / len(residual)",
-        "return ratio.trace()",
-        _TRANSPORT + "test_what_a_count_says_is_the_doubt_of_the_moved_mean",
-    ),
-    (
-        "a row without events moves",
-        "torch.where(held, evidence.mean @ t.T + shift.offset, 0.0)",
-        "evidence.mean @ t.T + shift.offset",
-        _TRANSPORT + "test_a_row_without_events_stays_empty",
-    ),
-)
-
-GENERATIVE: Final[tuple[Mutant, ...]] = (*_SEEN, *_BELIEVED, *_MOVED)
+GENERATIVE: Final[tuple[Mutant, ...]] = (*_SEEN, *_BELIEVED)
