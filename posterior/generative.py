@@ -16,20 +16,14 @@ one class, here Sigma is integrated out once for all.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor
 from torch.linalg import solve_triangular
 
-from posterior.divergence import excess, wishart_kl
-from posterior.family import NotFinite, Tensors
+from posterior.family import NotFinite
 from posterior.moments import Moments
-from posterior.variates import wishart_factor
-
-_TINY: Final = 1e-300  # keeps 0/0 from no events; nothing that was seen counts so little
 
 
 @dataclass(frozen=True)
@@ -38,61 +32,37 @@ class Base:
 
     mean m0 (d,) · variance (d,), the expected covariance of a class, Psi0 = (freedom - 2) diag(variance) ·
     worth kappa0, events that m0 counts for · freedom > 2 of the first predictive's tails, nu0 = freedom +
-    d - 1 · concentration of the class frequencies' Dirichlet, per class · novelty (2,) of the Beta of
-    "the next event shows a class never seen".
+    d - 1.
     """
 
     mean: Tensor
     variance: Tensor
     worth: Tensor
     freedom: Tensor
-    concentration: Tensor
-    novelty: Tensor
 
 
 @dataclass(frozen=True)
 class Belief:
-    """Base and moments together, factorised once: what predictions, draws and divergences need.
+    """Base and moments together, factorised once: what densities need.
 
-    mean (K, d) and worth (K,) of the classes · root (d, d) lower, Psi = root root' · freedom nu · log_prior
-    (K,) of the known classes, -inf for a row without events · novelty (2,) · base.
+    mean (K, d) and worth (K,) of the classes · root (d, d) lower, Psi = root root' · freedom nu · base.
     """
 
     mean: Tensor
     worth: Tensor
     root: Tensor
     freedom: Tensor
-    log_prior: Tensor
-    novelty: Tensor
     base: Base
 
 
-@dataclass(frozen=True)
-class Gaussians:
-    """Draws of all classes: mean (n, K, d), root (n, d, d) with root root' = Sigma^-1, its log_det (n,)."""
-
-    mean: Tensor
-    root: Tensor
-    log_det: Tensor
-
-
-def base(
-    mean: Tensor,
-    variance: Tensor,
-    *,
-    worth: float = 0.01,
-    freedom: float = 3.0,
-    concentration: float = 1.0,
-    novelty: tuple[float, float] = (1.0, 1.0),
-) -> Base:
+def base(mean: Tensor, variance: Tensor, *, worth: float, freedom: float) -> Base:
     """Return the constants as a state; ValueError names one that is out of range."""
-    number = {"worth": worth, "freedom - 2": freedom - 2, "concentration": concentration}
-    number |= {"novelty": min(novelty), "variance": float(variance.min())}
+    number = {"worth": worth, "freedom - 2": freedom - 2, "variance": float(variance.min())}
     for name, value in number.items():
         if not 0 < value < math.inf:
             msg = f"{name} of a generative head must be positive and finite, not {value}"
             raise ValueError(msg)
-    constants = (torch.tensor(x, dtype=torch.float64) for x in (worth, freedom, concentration, novelty))
+    constants = (torch.tensor(x, dtype=torch.float64) for x in (worth, freedom))
     return Base(mean.double(), variance.double().expand(mean.shape), *constants)
 
 
@@ -106,26 +76,17 @@ def believe(base: Base, evidence: Moments) -> Belief:
     if int(failed):
         msg = f"scatter is not positive definite at feature {int(failed)}: the base's variance is too small"
         raise NotFinite(msg)
-    firsts, total = evidence.firsts.sum(), evidence.seen.sum()
-    counted = torch.where(evidence.seen > 0, base.concentration + evidence.seen, 0.0)
     return Belief(
         mean=base.mean + n / worth * gap,
         worth=worth.squeeze(1),
         root=root,
-        freedom=base.freedom + len(psi) - 1 + total,
-        log_prior=(counted / counted.sum().clamp_min(_TINY)).log(),
-        novelty=base.novelty + torch.stack([firsts, total - firsts]),
+        freedom=base.freedom + len(psi) - 1 + evidence.seen.sum(),
         base=base,
     )
 
 
-def covariance(belief: Belief) -> Tensor:
-    """Return E Sigma = Psi / (nu - d - 1), the expected covariance of a class, (d, d)."""
-    return belief.root @ belief.root.T / (belief.freedom - len(belief.root) - 1)
-
-
 def log_densities(belief: Belief, features: Tensor) -> Tensor:
-    """Return log p(x | k), (n, K), float64, differentiable in the features (n, d).
+    """Return log p(x | k), (n, K), float64.
 
     Integrated over mu_k and Sigma it is Student's t at m_k with nu - d + 1 degrees of freedom and shape
     Psi c_k / (nu - d + 1), c_k = 1 + 1/kappa_k:
@@ -138,83 +99,10 @@ def log_densities(belief: Belief, features: Tensor) -> Tensor:
     return _student(belief, belief.mean, belief.worth, features)
 
 
-def log_predictive(belief: Belief, features: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Return log p(k | x) of the known classes, (n, K); their probabilities sum to 1 - pi_new.
-
-    p ~ p(k) p(x | k)^(1/temperature): what a temperature doubts is the features' evidence (they are neither
-    Gaussian nor independent), never how often a class comes.
-    """
-    if not bool((belief.log_prior > -math.inf).any()):
-        msg = "a generative head that has seen no event knows no class to predict"
-        raise ValueError(msg)
-    logits = belief.log_prior + log_densities(belief, features) / temperature
-    return torch.log_softmax(logits, dim=-1) + (belief.novelty[1] / belief.novelty.sum()).log()
-
-
-def pi_new(belief: Belief) -> Tensor:
-    """Return the probability that the next event shows a class never seen: first sights among events."""
-    return belief.novelty[0] / belief.novelty.sum()
-
-
 def log_fresh(belief: Belief, features: Tensor) -> Tensor:
     """Return log p(x | a class never seen), (n,): its mean is where the base has it."""
     b = belief
     return _student(b, b.base.mean.unsqueeze(0), b.base.worth.unsqueeze(0), features).squeeze(1)
-
-
-def log_new(belief: Belief, features: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Return log p(new | x), (n,): pi_new told by the features, through the density of a class unseen."""
-    b, fresh = belief, log_fresh(belief, features)
-    known = torch.logsumexp(b.log_prior + log_densities(b, features) / temperature, dim=-1)
-    odds = (b.novelty[0] / b.novelty[1]).log() + fresh / temperature - known
-    return torch.nn.functional.logsigmoid(odds)
-
-
-def noise(belief: Belief) -> Mapping[str, tuple[int, ...]]:
-    """Return the shape of the standard normals that one draw consumes."""
-    return {"covariance": tuple(belief.root.shape), "mean": tuple(belief.mean.shape)}
-
-
-def sample(belief: Belief, noise: Tensors) -> Gaussians:
-    """Return n draws of means and covariance from normals (n, *shape).
-
-    Sigma^-1 = M M', M = root^-T A with A A' ~ W(I, nu) by Bartlett; mu_k = m_k + M^-T z / sqrt(kappa_k).
-    """
-    bartlett = wishart_factor(noise["covariance"], belief.freedom)
-    z = (noise["mean"].double() / belief.worth.sqrt().unsqueeze(1)).mT
-    return Gaussians(
-        mean=belief.mean + (belief.root @ solve_triangular(bartlett.mT, z, upper=True)).mT,
-        root=solve_triangular(belief.root.T, bartlett, upper=True),
-        log_det=_log_det(bartlett) - _log_det(belief.root),
-    )
-
-
-def log_densities_of(draws: Gaussians, features: Tensor) -> Tensor:
-    """Return log p(x | k) under each draw, (draws, n, K).
-
-    Their densities average to `log_densities`. Probabilities p(k | x) of single draws do not average to
-    `log_predictive`: x itself says which draw is likely, so densities are averaged first, then divided.
-    """
-    x, m = features.double() @ draws.root, draws.mean @ draws.root
-    half = 0.5 * math.log(2 * math.pi) * x.shape[-1]
-    return draws.log_det.view(-1, 1, 1) - half - 0.5 * _square_distances(x, m)
-
-
-def kl(belief: Belief, prior: Belief) -> Tensor:
-    """Return KL(belief || prior) of means and covariance in nats, float64; 0 only at equality.
-
-    KL of the Wisharts of Sigma^-1, plus for every class, E_q Sigma^-1 being nu Psi^-1,
-        d/2 (r - 1 - ln r) + kappa_p nu/2 (m - m_p)' Psi^-1 (m - m_p),     r = kappa_p / kappa.
-    A class that one side has not got is there as its base has it.
-    """
-    rows = max(len(belief.worth), len(prior.worth))
-    (mean, worth), (prior_mean, prior_worth) = _padded(belief, rows), _padded(prior, rows)
-    stretch = torch.linalg.svdvals(solve_triangular(belief.root, prior.root, upper=False)).log()
-    shared = wishart_kl(stretch, belief.freedom, torch.zeros_like(stretch), prior.freedom)
-    moved: Tensor = solve_triangular(belief.root, (mean - prior_mean).T, upper=False)
-    pulled = belief.freedom * prior_worth * moved.square().sum(dim=0)
-    spread = mean.shape[1] * excess(prior_worth, worth) + pulled
-    return shared + 0.5 * spread.sum()
 
 
 def _student(belief: Belief, mean: Tensor, worth: Tensor, features: Tensor) -> Tensor:
@@ -234,9 +122,3 @@ def _square_distances(x: Tensor, m: Tensor) -> Tensor:
 
 def _log_det(root: Tensor) -> Tensor:
     return root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-
-
-def _padded(belief: Belief, rows: int) -> tuple[Tensor, Tensor]:
-    missing = rows - len(belief.worth)
-    fresh = belief.base.mean.expand(missing, -1), belief.base.worth.expand(missing)
-    return torch.cat([belief.mean, fresh[0]]), torch.cat([belief.worth, fresh[1]])

@@ -206,16 +206,12 @@ def glance(heads: Heads, sight: Sight) -> Glance:
     )
 
 
-def foretold(panel: Panel, rows: Tensor, sight: Sight) -> Tensor:
+def told(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
     """Return log p of the known classes and of a new one, (n, K + 1), the new one last.
 
-    `rows` (n, C) is what the class rows say of the whole label map, log-probabilities.
+    `rows` (n, C) is what the class rows say of the whole label map, log-probabilities; a glance at one text
+    goes with many rows.
     """
-    return told(panel, rows, glance(believed(panel), sight))
-
-
-def told(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
-    """Return `foretold` of features that were glanced at; a glance at one text goes with many rows."""
     known = pooled(_classes(rows, seen), panel.pool["classes"])
     new = pooled(_novelty(seen), panel.pool["novelty"]).expand(len(known), -1)
     return torch.cat([new[:, :1] + known, new[:, 1:]], dim=1)
@@ -224,7 +220,7 @@ def told(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
 def dispute(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
     """Return how unsure the experts are one by one, (n,), nats: their mean entropy of the K + 1 classes.
 
-    A hypothesis is an expert on the known classes with one on new ones; their mixture is `foretold`, whose
+    A hypothesis is an expert on the known classes with one on new ones; their mixture is what is told, and its
     entropy is above this by what the hypotheses disagree about:
 
         sum_j w_j H(pi_j) + (1 - sum_j w_j pi_j) sum_h w_h H(p_h)

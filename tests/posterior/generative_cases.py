@@ -31,16 +31,12 @@ def stream(
     return offset + centres[labels] + normals(n, dim, seed=seed + 3) @ mix, labels
 
 
-def small_base(dim: int = DIM, *, freedom: float = 4.0) -> Base:
+def small_base(
+    dim: int = DIM, *, variance: Tensor | None = None, worth: float = 0.4, freedom: float = 4.0
+) -> Base:
     """Return a base no constant of which is 1 or equal to another."""
-    return generative.base(
-        0.3 + torch.arange(dim) / 7,
-        0.5 + torch.arange(dim) / 3,
-        worth=0.4,
-        freedom=freedom,
-        concentration=0.7,
-        novelty=(1.5, 2.5),
-    )
+    spread = 0.5 + torch.arange(dim) / 3 if variance is None else variance
+    return generative.base(0.3 + torch.arange(dim) / 7, spread, worth=worth, freedom=freedom)
 
 
 def assert_same(found: Moments, wanted: Moments, *, rtol: float = 1e-9) -> None:
@@ -66,22 +62,3 @@ def log_partition(belief: Belief) -> Tensor:
     d, nu = belief.root.shape[0], belief.freedom
     wishart: Tensor = nu * d / 2 * math.log(2) + multigammaln(nu / 2, d) - nu / 2 * torch.logdet(psi(belief))
     return wishart - d / 2 * (belief.worth.log() - math.log(2 * math.pi)).sum()
-
-
-def log_prob(belief: Belief, mean: Tensor, precision: Tensor) -> Tensor:
-    """Return the log density of class means (K, d) and Sigma^-1 (d, d)."""
-    d, nu = belief.root.shape[0], belief.freedom
-    gap = mean - belief.mean
-    quadratic = torch.trace(psi(belief) @ precision) + (belief.worth * ((gap @ precision) * gap).sum(1)).sum()
-    power = (nu - d - 1 + len(mean)) / 2
-    return power * torch.logdet(precision) - quadratic / 2 - log_partition(belief)
-
-
-def drawn(belief: Belief, n: int, *, seed: int) -> list[tuple[Tensor, Tensor]]:
-    """Return draws of (means, precision), the precision as a sum of outer products: nu must be whole."""
-    nu, d = round(float(belief.freedom)), belief.root.shape[0]
-    rows = normals(n, nu, d, seed=seed) @ torch.linalg.inv(belief.root)
-    precision = rows.mT @ rows
-    spread = torch.linalg.cholesky(torch.linalg.inv(precision))
-    z = normals(n, *belief.mean.shape, seed=seed + 1) / belief.worth.sqrt().unsqueeze(1)
-    return list(zip(belief.mean + z @ spread.mT, precision, strict=True))

@@ -51,10 +51,14 @@ def clever(labels: Tensor, classes: int) -> Tensor:
     return torch.log_softmax(6.0 * torch.nn.functional.one_hot(labels, classes).double(), dim=-1)
 
 
+def foretold(state: Panel, said: Tensor, sight: Sight) -> Tensor:
+    return panel.told(state, said, panel.glance(panel.believed(state), sight))
+
+
 @given(classes=st.integers(1, 5), seed=st.integers(0, 50))
 def test_a_forecast_is_a_distribution(classes: int, seed: int) -> None:
     features, _ = events(9, classes, seed + 1)
-    said = panel.foretold(taught(classes, seed), rows(9, classes, seed), features).exp()
+    said = foretold(taught(classes, seed), rows(9, classes, seed), features).exp()
     assert said.shape == (9, classes + 1)
     assert said.sum(dim=1).tolist() == pytest.approx([1.0] * 9, abs=1e-9)
 
@@ -65,7 +69,7 @@ def test_a_new_class_takes_from_all_alike() -> None:
     loud = torch.zeros_like(state.pool["novelty"])
     loud[0] = 1.0
     other = replace(state, pool=dict(state.pool) | {"novelty": loud})
-    one, two = (panel.foretold(p, rows(7, 3, 1), features)[:, :3] for p in (state, other))
+    one, two = (foretold(p, rows(7, 3, 1), features)[:, :3] for p in (state, other))
     assert torch.allclose(torch.log_softmax(one, dim=1), torch.log_softmax(two, dim=1))
     assert not torch.allclose(one, two)
 
@@ -73,8 +77,8 @@ def test_a_new_class_takes_from_all_alike() -> None:
 def test_what_no_class_explains_is_likelier_new() -> None:
     state, (features, _) = taught(), events(40, 3, 6)
     strange, _ = events(40, 6, 7, first=4)
-    said = panel.foretold(state, rows(40, 3, 1), features)
-    odd = panel.foretold(state, rows(40, 3, 1), strange)
+    said = foretold(state, rows(40, 3, 1), features)
+    odd = foretold(state, rows(40, 3, 1), strange)
     assert float(odd[:, -1].exp().mean()) > 2 * float(said[:, -1].exp().mean())
 
 
@@ -86,8 +90,8 @@ def test_a_class_without_an_example_is_not_known() -> None:
     three = panel.learned(panel.founded(sight), sight, labels, classes=3)
     assert panel.known(four, "abcd") == ("a", "c", "d")
     said = rows(20, 4, 1)
-    wanted = panel.foretold(three, said[:, gap], asked)
-    torch.testing.assert_close(panel.foretold(four, said, asked), wanted)
+    wanted = foretold(three, said[:, gap], asked)
+    torch.testing.assert_close(foretold(four, said, asked), wanted)
     assert torch.allclose(wanted.exp().sum(dim=1), torch.ones(20, dtype=torch.float64))
     truth[:5] = panel.UNSEEN
     heard = panel.heard(three, said[:, gap], asked, truth)
@@ -123,7 +127,7 @@ def test_a_head_alone_is_bayes_rule_of_its_densities(factor: str) -> None:
     alone = torch.zeros_like(state.pool["classes"])
     alone[at] = 1.0
     only = replace(state, pool=dict(state.pool) | {"classes": alone})
-    found = torch.log_softmax(panel.foretold(only, rows(8, 3, 1), asked)[:, :3], dim=1)
+    found = torch.log_softmax(foretold(only, rows(8, 3, 1), asked)[:, :3], dim=1)
     wanted = torch.log_softmax(said * getattr(EXPERTS[at], factor), dim=1)
     torch.testing.assert_close(found, wanted)
 
@@ -212,9 +216,9 @@ def test_a_panel_of_before_pieces_were_counted_is_told() -> None:
 
 def test_a_single_input_is_told_as_in_a_crowd() -> None:
     state, (features, _) = taught(), events(30, 3, 14)
-    whole = panel.foretold(state, rows(30, 3, 1), features)
+    whole = foretold(state, rows(30, 3, 1), features)
     for i, (said, row) in enumerate(zip(whole, rows(30, 3, 1), strict=True)):
-        assert torch.allclose(panel.foretold(state, row[None], features.of([i]))[0], said, atol=1e-9)
+        assert torch.allclose(foretold(state, row[None], features.of([i]))[0], said, atol=1e-9)
 
 
 def test_a_temperature_makes_rows_more_modest() -> None:
@@ -225,7 +229,7 @@ def test_a_temperature_makes_rows_more_modest() -> None:
         alone = torch.zeros_like(state.pool["classes"])
         alone[expert] = 1.0
         only = replace(state, pool=dict(state.pool) | {"classes": alone})
-        known = torch.log_softmax(panel.foretold(only, rows(20, 3, 1), features)[:, :3], dim=1)
+        known = torch.log_softmax(foretold(only, rows(20, 3, 1), features)[:, :3], dim=1)
         spread.append(float(entropy(known).mean()))
     assert spread == sorted(spread)
     assert spread[0] == pytest.approx(float(entropy(rows(20, 3, 1)).mean()))
