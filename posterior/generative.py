@@ -80,7 +80,7 @@ def believe(base: Base, evidence: Moments) -> Belief:
         mean=base.mean + n / worth * gap,
         worth=worth.squeeze(1),
         root=root,
-        freedom=base.freedom + len(psi) - 1 + evidence.seen.sum(),
+        freedom=base.freedom + len(psi) - 1 + evidence.count.sum(),
         base=base,
     )
 

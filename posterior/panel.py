@@ -183,7 +183,7 @@ def known(panel: Panel, labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def _seen(panel: Panel) -> Tensor:
-    return panel.generative["seen"].nonzero().squeeze(1)
+    return panel.generative["count"].nonzero().squeeze(1)
 
 
 def _believed(evidence: Moments, centre: Tensor) -> Belief:
@@ -220,8 +220,8 @@ def told(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
 def dispute(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
     """Return how unsure the experts are one by one, (n,), nats: their mean entropy of the K + 1 classes.
 
-    A hypothesis is an expert on the known classes with one on new ones; their mixture is what is told, and its
-    entropy is above this by what the hypotheses disagree about:
+    A hypothesis is an expert on the known classes with one on new ones; their mixture is what is told, and
+    its entropy is above this by what the hypotheses disagree about:
 
         sum_j w_j H(pi_j) + (1 - sum_j w_j pi_j) sum_h w_h H(p_h)
     """
@@ -286,10 +286,18 @@ def _of(log_p: Tensor, truth: Tensor) -> Tensor:
 
 
 def _named(evidence: Moments) -> dict[str, Tensor]:
-    """Return moments by name, half of the scatter left out: it is symmetric."""
-    named = {name: getattr(evidence, name) for name in Moments.__dataclass_fields__}
+    """Return moments by name, half of the scatter left out: it is symmetric.
+
+    `seen` and `firsts` say nothing that `count` does not; without them chains would not replay to the bit.
+    """
     rows, columns = torch.tril_indices(*evidence.scatter.shape)
-    return named | {"scatter": evidence.scatter[rows, columns]}
+    return {
+        "count": evidence.count,
+        "seen": evidence.count.clone(),
+        "firsts": (evidence.count > 0).double(),
+        "mean": evidence.mean,
+        "scatter": evidence.scatter[rows, columns],
+    }
 
 
 def _moments(panel: Panel) -> Moments:
@@ -298,5 +306,4 @@ def _moments(panel: Panel) -> Moments:
     rows, columns = torch.tril_indices(d, d)
     scatter = held["scatter"].new_zeros(d, d)
     scatter[rows, columns] = scatter[columns, rows] = held["scatter"]
-    parts = {name: held[name] for name in Moments.__dataclass_fields__}
-    return Moments(**(parts | {"scatter": scatter}))
+    return Moments(held["count"], held["mean"], scatter)

@@ -168,7 +168,7 @@ class StreamingLda:
         base = generative.base(self._centre, variance, worth=CLASS_WORTH, freedom=2.0 + len(self._centre))
         belief = generative.believe(base, self._seen)
         densities = generative.log_densities(belief, features) / temperature
-        return torch.log_softmax((self._seen.seen + 1).log() + densities, dim=-1)
+        return torch.log_softmax((self._seen.count + 1).log() + densities, dim=-1)
 
     def _judge(self, features: Tensor, truth: Sequence[str]) -> None:
         known = [(i, self._labels.index(label)) for i, label in enumerate(truth) if label in self._labels]

@@ -79,8 +79,8 @@ PANELS: Final[tuple[Mutant, ...]] = (
         ),
         (
             "classes are offered of which nobody has seen an event",
-            'panel.generative["seen"].nonzero()',
-            'torch.ones_like(panel.generative["seen"]).nonzero()',
+            'panel.generative["count"].nonzero()',
+            'torch.ones_like(panel.generative["count"]).nonzero()',
             _PANEL + "test_a_class_without_an_example_is_not_known",
         ),
         (
