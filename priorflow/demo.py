@@ -307,12 +307,14 @@ def _show(story: Story, console: Console) -> None:
 
 
 def _method(told: Sequence[Prediction], matrix: Matrix, windows: Windows, pi_new: float) -> MethodRow:
-    total = prequential(told, pi_new=pi_new).total
+    made = prequential(told, pi_new=pi_new)
+    total = made.total
     assert total is not None, "no window had a forecast"
     return MethodRow(
         prequential_accuracy=total.accuracy,
         prequential_nll=total.nll,
         prequential_ece=total.ece,
+        prequential_ece_by_window=made.ece_by_window,
         final_accuracy=final_accuracy(matrix, [len(windows[w]) for w in sorted(windows)]),
         forgetting=forgetting(matrix),
     )

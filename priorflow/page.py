@@ -42,6 +42,7 @@ _NONE: Final = MethodRow(
     prequential_accuracy=None,
     prequential_nll=None,
     prequential_ece=None,
+    prequential_ece_by_window=None,
     final_accuracy=None,
     forgetting=None,
 )

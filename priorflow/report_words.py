@@ -46,7 +46,8 @@ def opening(story: Story) -> list[str]:
         f"the {foretold:,} that could be, the right class was named "
         f"{share(ours.prequential_accuracy)} of the time, at a cost of "
         f"{figure(ours.prequential_nll)} nats a mail, and stated confidence was off by "
-        f"{points(ours.prequential_ece)} on average."
+        f"{points(ours.prequential_ece)} over all of them and by "
+        f"{points(ours.prequential_ece_by_window)} within a window, on average."
     )
     others = {name: row for name, row in story.methods.items() if name != story.ours}
     against = "; ".join(
@@ -95,7 +96,8 @@ def ece_caption(story: Story) -> str:
         return "No window could be foretold yet."
     worst = max(scored, key=lambda row: row.ece or 0.0)
     return (
-        "How far stated confidence and the share of hits lie apart; 0 is honest. "
+        "How far stated confidence and the share of hits lie apart, window by window; 0 is honest. All "
+        "windows in one diagram, as below, show less of it: too sure here and too modest there cancel. "
         f"{story.ours} was furthest off in window {worst.index} ({worst.ece:.3f})."
     )
 
@@ -127,8 +129,9 @@ def class_caption(story: Story) -> str:
 def matrix_caption(story: Story) -> str:
     """Say how to read the matrix, and what was forgotten."""
     said = (
-        "Each row was measured after learning one more window, with the posterior mean on a sample "
-        "of every earlier one; a column that fades on its way down is being forgotten."
+        "Each row was measured after learning one more window, with the posterior mean on a sample of "
+        "the mails that were learned in every earlier one; a column that fades on its way down is being "
+        "forgotten."
     )
     lost = story.methods[story.ours].forgetting
     if lost is None:

@@ -9,6 +9,7 @@ any class was known has no forecast and no score.
 from __future__ import annotations
 
 import math
+import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,11 @@ class Prequential:
     total: Score | None
     without: Mapping[int, int]
     left_out: tuple[int, ...]
+
+    @property
+    def ece_by_window(self) -> float | None:
+        """The mean of the windows' ECE: one that is too sure and one too modest do not cancel in it."""
+        return statistics.fmean(s.ece for s in self.windows.values()) if self.windows else None
 
 
 def predictions(members: Mapping[int, Sequence[Member]]) -> list[Prediction]:

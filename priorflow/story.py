@@ -59,11 +59,16 @@ class WindowRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodRow:
-    """How one method did on the same stream; None for what was not, or could not be, measured."""
+    """How one method did on the same stream; None for what was not, or could not be, measured.
+
+    `prequential_ece` is of all events in one diagram, `prequential_ece_by_window` the mean of the windows'.
+    `final_accuracy` and `forgetting` are of events that were learned; nothing is held out.
+    """
 
     prequential_accuracy: float | None
     prequential_nll: float | None
     prequential_ece: float | None
+    prequential_ece_by_window: float | None
     final_accuracy: float | None
     forgetting: float | None
 

@@ -34,10 +34,17 @@ def window_table(story: Story) -> Table:
 
 def method_table(story: Story) -> Table:
     """Return a row for each method on the same windows."""
-    table = Table(title="on the same windows", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("method")
-    for name in ("accuracy", "NLL", "ECE", "accuracy at the end", "forgetting"):
-        table.add_column(name, justify="right")
+    table = Table(
+        title="on the same windows",
+        title_justify="left",
+        caption="within: ECE of a window, their mean; accuracy at the end, forgetting: of learned mails",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("method", no_wrap=True)
+    for name in ("accuracy", "NLL", "ECE", "within", "at the end", "forgetting"):
+        table.add_column(name, justify="right", no_wrap=True)
     for method, row in story.methods.items():
         table.add_row(*_method(method, row), style="bold" if method == story.ours else None)
     return table
@@ -49,6 +56,7 @@ def _method(name: str, row: MethodRow) -> tuple[str, ...]:
         share(row.prequential_accuracy),
         figure(row.prequential_nll, 3),
         figure(row.prequential_ece, 3),
+        figure(row.prequential_ece_by_window, 3),
         share(row.final_accuracy),
         points(row.forgetting),
     )

@@ -146,6 +146,7 @@ def _method(scored: Prequential, matrix: Sequence[Sequence[float | None]], sizes
         prequential_accuracy=total.accuracy if total else None,
         prequential_nll=total.nll if total else None,
         prequential_ece=total.ece if total else None,
+        prequential_ece_by_window=scored.ece_by_window,
         final_accuracy=final_accuracy(matrix, sizes),
         forgetting=forgetting(matrix),
     )

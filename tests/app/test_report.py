@@ -102,6 +102,10 @@ def test_there_is_a_sentence_under_every_figure(page: _Page) -> None:
     assert page.tags.count("figure") == page.tags.count("figcaption") == 7
 
 
+def test_what_is_kept_is_said_to_be_of_mails_that_were_learned(page: _Page) -> None:
+    assert "a sample of the mails that were learned in every earlier one" in page.text
+
+
 def test_every_drawing_says_what_it_is(page: _Page) -> None:
     drawings = page.tags.count("svg")
     said = sum(name in {"aria-label", "aria-hidden"} for name, _ in page.attributes)

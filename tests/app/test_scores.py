@@ -125,6 +125,18 @@ def test_the_total_is_the_mean_over_events_that_had_a_forecast(stream: list[Pred
         assert getattr(made.total, name) == pytest.approx(weighted)
 
 
+def test_windows_too_sure_and_too_modest_cancel_in_one_diagram_and_not_by_window() -> None:
+    """Said .75 of everything: right always in one window, every other time in the next."""
+    said = {"a": 0.75, "b": 0.25}
+    modest = [Prediction(1, "a", said) for _ in range(20)]
+    sure = [Prediction(2, label, said) for label in "ab" * 10]
+    made = prequential([*modest, *sure], pi_new=1e-9)
+    assert made.total is not None
+    assert made.total.ece == pytest.approx(0, abs=1e-6)
+    assert made.ece_by_window == pytest.approx(0.25)
+    assert prequential([], pi_new=PI_NEW).ece_by_window is None
+
+
 @given(streams)
 def test_every_window_is_scored_or_named_as_left_out(stream: list[Prediction]) -> None:
     made = prequential(stream, pi_new=PI_NEW)

@@ -43,6 +43,7 @@ METHOD = [
     "prequential_accuracy",
     "prequential_nll",
     "prequential_ece",
+    "prequential_ece_by_window",
     "final_accuracy",
     "forgetting",
 ]
@@ -106,6 +107,13 @@ def test_the_tables_fit_a_terminal_and_name_every_window_and_method(story: Story
     for name in story.methods:
         assert name in shown
     assert shown.count("drift") == 2
+
+
+def test_what_was_measured_on_learned_mails_is_called_so(story: Story) -> None:
+    said = " ".join(_shown(story, width=200).split())
+    assert "accuracy at the end, forgetting: of learned mails" in said
+    by_window = [f"{row.prequential_ece_by_window:.3f}" for row in story.methods.values()]
+    assert all(number in said for number in by_window)
 
 
 def test_a_version_that_is_not_there_yet_is_waited_for() -> None:
