@@ -37,7 +37,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, only its folder is known
 
-from benchmarks.mails import code_sha256
+from benchmarks.mails_stream import code_sha256
 from benchmarks.result import RESULTS, ROOT, progress
 from benchmarks.streams import ASSETS, TASKS_MAPPED, as_cloudevents, as_tasks, broker, produce, rated, topics
 from connectors.kafka_client import KafkaClient

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import torch
 
-from benchmarks.mails import ROOT, code_sha256, demo_settings
+from benchmarks.mails_stream import ROOT, code_sha256, demo_settings
 from benchmarks.study.learners import Frozen
 from benchmarks.study.methods import Method
 from benchmarks.study.streams import Stream

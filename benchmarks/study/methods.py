@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from benchmarks import mails
+from benchmarks import mails_methods as mails
+from benchmarks.mails import RESULT
 from benchmarks.study.learners import Adapted, Frozen, NaiveBayes, StreamingLda
 from benchmarks.study.walk import Learner
 from priorflow.config import Settings
@@ -58,7 +59,7 @@ def methods(settings: Settings) -> dict[str, Method]:
 
 def step_sizes() -> dict[str, float]:
     """Return the step size that each method of the mail benchmark did best with, by its name there."""
-    rows = json.loads(mails.RESULT.read_text(encoding="utf-8"))["methods"]
+    rows = json.loads(RESULT.read_text(encoding="utf-8"))["methods"]
     return {name: round(row["lr"], 6) for name, row in rows.items() if "lr" in row}
 
 

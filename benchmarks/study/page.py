@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.mails import ROOT
+from benchmarks.mails_stream import ROOT
 from benchmarks.papers.chart import Line, Panel, panels
 from benchmarks.study.methods import JOINT, LORA, PRIORFLOW
 from benchmarks.study.summary import DRAWN

@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from benchmarks import mails as demo
+from benchmarks import mails_stream as demo
 from benchmarks.papers.texts import Domain, newsgroups, reuters, vader
 from priorflow.scores import spread
 

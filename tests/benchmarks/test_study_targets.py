@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import mails
+from benchmarks import mails_methods as mails
+from benchmarks.mails import RESULT as MAILS
 from benchmarks.study.measures import measures
 from benchmarks.study.methods import JOINT, LORA, PRIORFLOW, RETRAINED, step_sizes
 from benchmarks.study.page import BEGIN, END, PAGE, RESULTS, figure, part_of_page, published
@@ -120,7 +121,7 @@ def test_costs_are_no_target_where_every_class_is_new() -> None:
 
 def test_step_sizes_are_those_that_the_mails_chose() -> None:
     """Of each grid the least NLL, or for retraining, which foretells nothing, the greatest accuracy."""
-    rows = json.loads(mails.RESULT.read_text(encoding="utf-8"))["methods"]
+    rows = json.loads(MAILS.read_text(encoding="utf-8"))["methods"]
     chosen = step_sizes()
     assert {mails.OURS, mails.LORA, mails.JOINT, mails.BLOB, mails.REPLAY} <= set(chosen)
     for name, lr in chosen.items():
