@@ -152,7 +152,7 @@ def main() -> None:
     said = arguments(__doc__)
     torch.set_num_threads(1)
     settings = demo_settings(ROOT / ".priorflow" / "bench-heads")
-    windows = [members for _, members in sorted(demo_windows(settings).items())]
+    windows: list[Sequence[Member]] = [members for _, members in sorted(demo_windows(settings).items())]
     if said.quick:
         windows = [spread(members, QUICK) for members in windows]
     model = AdaptedModel(model_spec(settings))
