@@ -12,7 +12,7 @@ from connectors.kafka_broker import Running
 from connectors.kafka_client import KafkaClient
 from connectors.kafka_jars import fetch_jars
 from connectors.kafka_topics import TopicFacts, topic_facts
-from priorflow.config import ConfigError, Settings
+from priorflow.config import Settings
 from priorflow.console import Console, Progress
 from stream.source import SourceError, SourceUnavailable
 
@@ -37,17 +37,12 @@ def client(settings: Settings, *, patience_ms: int = 15_000) -> KafkaClient:
     kafka = settings.kafka
     # An outage is ours to tell, once and with a remedy; kafka-python writes a line per attempt.
     logging.getLogger("kafka").addHandler(_SILENT)
-    try:
-        password = kafka.password()
-    except OSError as missing:
-        msg = f"kafka.sasl_password_file: {kafka.sasl_password_file}: {missing.strerror}"
-        raise ConfigError(msg) from missing
     return KafkaClient(
         bootstrap=bootstrap(settings),
         security_protocol=kafka.security_protocol,
         sasl_mechanism=kafka.sasl_mechanism,
         sasl_username=kafka.sasl_username,
-        sasl_password=password,
+        sasl_password=kafka.password(),
         ssl_cafile=kafka.ssl_cafile,
         ssl_certfile=kafka.ssl_certfile,
         ssl_keyfile=kafka.ssl_keyfile,

@@ -10,6 +10,7 @@ The file is `--config`, else PRIORFLOW_CONFIG, else `priorflow.yaml` where one r
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -38,6 +39,7 @@ PREFIX: Final = "PRIORFLOW_"
 NESTING: Final = "__"
 DEFAULT_FILE: Final = Path("priorflow.yaml")
 _ARCHIVE: Final = "archive:"
+_SECRET: Final = re.compile(r"_(KEY|PASSWORD|SECRET)(_FILE)?$")
 
 Path_ = tuple[str | int, ...]
 
@@ -142,9 +144,9 @@ def load(path: Path | None = None, *, overrides: Mapping[str, Any] | None = None
     chosen = path or _default_file()
     file = _read(chosen) if chosen is not None else Located({}, {}, "")
     over = _nested(overrides or {})
-    unknown = list(_unknown_environment())
-    if unknown:
-        raise ConfigError("\n".join(unknown))
+    wrong = [*_unknown_environment(), *_empty_secrets()]
+    if wrong:
+        raise ConfigError("\n".join(wrong))
     try:
         said = {key: value for key, value in file.data.items() if value is not None}
         return Settings(**_merge(_merge(said, EnvSettingsSource(Settings)()), over))
@@ -205,6 +207,16 @@ def _unknown_environment() -> Iterator[str]:
             near = nearest(section.lower(), sections)
             hint = f"; did you mean {PREFIX}{near.upper()}{NESTING}{rest}?" if near else ""
             yield f"environment {name}: there is no section {section.lower()!r}{hint}"
+
+
+def _empty_secrets() -> Iterator[str]:
+    """Name variables that were to hold a secret and hold nothing.
+
+    Elsewhere an empty variable says nothing; here it would leave a door open that somebody meant to lock.
+    """
+    for name, value in sorted(os.environ.items()):
+        if name.upper().startswith(PREFIX) and _SECRET.search(name.upper()) and not value.strip():
+            yield f"environment {name}: is empty; give it the secret, or unset it where none is meant"
 
 
 def _problem(error: ErrorDetails, file: Located, over: Mapping[str, Any]) -> str:

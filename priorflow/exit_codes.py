@@ -39,6 +39,7 @@ MEANING: Final[Mapping[ExitCode, str]] = {
 # By name, not by class: a command that never touched Kafka or torch need not import them to fail.
 _CODES: Final[Mapping[str, ExitCode]] = {
     "priorflow.config.ConfigError": ExitCode.USAGE,
+    "priorflow.secret.NoSecret": ExitCode.USAGE,
     "priorflow.peft_folder.FolderHeld": ExitCode.USAGE,
     "connectors.dead_letters.NoSuchLetter": ExitCode.USAGE,
     "trainers.answer.NothingLearned": ExitCode.USAGE,

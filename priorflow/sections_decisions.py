@@ -10,6 +10,7 @@ from pydantic import Field, PlainSerializer, SecretStr, field_validator, model_v
 
 from priorflow.masking import only_the_host
 from priorflow.quantities import Duration
+from priorflow.secret import Secret, held_key
 from priorflow.section import Section
 
 
@@ -25,7 +26,7 @@ class DecisionSettings(Section):
 
     webhook: Hook | None = None
     """Address that every decision is POSTed to as a CloudEvent; shown without its path, often a secret."""
-    webhook_secret: SecretStr | None = None
+    webhook_secret: Secret | None = None
     """Key of the HMAC-SHA256 that signs what is sent; not signed if nothing is said."""
     webhook_secret_file: Path | None = None
     """File that holds the key."""
@@ -58,7 +59,5 @@ class DecisionSettings(Section):
         return self
 
     def secret(self) -> str | None:
-        """Return the key, wherever it is kept."""
-        if self.webhook_secret_file is not None:
-            return self.webhook_secret_file.read_text(encoding="utf-8").strip()
-        return None if self.webhook_secret is None else self.webhook_secret.get_secret_value()
+        """Return the key, wherever it is kept; NoSecret if its file holds none."""
+        return held_key("decisions.webhook_secret_file", self.webhook_secret, self.webhook_secret_file)

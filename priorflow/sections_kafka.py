@@ -8,11 +8,11 @@ from typing import Annotated, Final, Literal
 
 from pydantic import (
     Field,
-    SecretStr,
     field_validator,
     model_validator,
 )
 
+from priorflow.secret import Secret, held
 from priorflow.section import Section
 
 EMBEDDED: Final = "embedded"
@@ -62,7 +62,7 @@ class KafkaSettings(Section):
     """How the user proves itself; needed with SASL_*."""
     sasl_username: str | None = None
     """User name for SASL_*."""
-    sasl_password: SecretStr | None = None
+    sasl_password: Secret | None = None
     """Password for SASL_*; better given by the environment or `sasl_password_file`."""
     sasl_password_file: Path | None = None
     """File that holds the password for SASL_*; read at every connection."""
@@ -107,7 +107,5 @@ class KafkaSettings(Section):
         return self
 
     def password(self) -> str | None:
-        """Return the SASL password, from its file if that is where it is."""
-        if self.sasl_password_file is not None:
-            return self.sasl_password_file.read_text(encoding="utf-8").rstrip("\r\n")
-        return None if self.sasl_password is None else self.sasl_password.get_secret_value()
+        """Return the SASL password, wherever it is kept; NoSecret if its file holds none."""
+        return held("kafka.sasl_password_file", self.sasl_password, self.sasl_password_file)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ByteSize, Field, SecretStr, model_validator
+from pydantic import ByteSize, Field, model_validator
 
 from priorflow.quantities import Duration
+from priorflow.secret import Secret, held_key
 from priorflow.section import Section, Share
 
 
@@ -29,12 +30,12 @@ class ServeSettings(Section):
     """Address to listen on."""
     port: int = Field(default=8080, ge=0, le=65535)
     """Port to listen on; 0 takes any that is free."""
-    api_key: SecretStr | None = None
+    api_key: Secret | None = None
     """Key that `/predict` asks for, as `Authorization: Bearer KEY`; open if nothing is said."""
     api_key_file: Path | None = None
     """File that holds the key."""
-    decision_key: SecretStr | None = None
-    """Key to promote and roll back over HTTP; that of `/predict` if nothing is said, none: no way to."""
+    decision_key: Secret | None = None
+    """Key to promote and roll back over HTTP; no way to if nothing is said, whatever `api_key` is."""
     decision_key_file: Path | None = None
     """File that holds the key to decide."""
     poll: Duration = 500
@@ -89,16 +90,9 @@ class ServeSettings(Section):
         return self
 
     def key(self) -> str | None:
-        """Return the key, wherever it is kept."""
-        return _kept(self.api_key, self.api_key_file)
+        """Return the key, wherever it is kept; NoSecret if its file holds none."""
+        return held_key("serve.api_key_file", self.api_key, self.api_key_file)
 
     def key_to_decide(self) -> str | None:
         """Return the key with which one may promote and roll back; None: nobody may."""
-        own = _kept(self.decision_key, self.decision_key_file)
-        return self.key() if own is None else own
-
-
-def _kept(secret: SecretStr | None, file: Path | None) -> str | None:
-    if file is not None:
-        return file.read_text(encoding="utf-8").strip()
-    return None if secret is None else secret.get_secret_value()
+        return held_key("serve.decision_key_file", self.decision_key, self.decision_key_file)

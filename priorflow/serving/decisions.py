@@ -1,4 +1,4 @@
-"""Promote and rollback over HTTP: what the page's buttons do. There only where a key is asked for.
+"""Promote and rollback over HTTP: what the page's buttons do. There only with a key of their own.
 
 A decision is taken by the same functions as on the command line: in the log first, then aliases and webhook.
 The key comes in a header that no other site can have a browser send, so there is nothing to forge; no cookie
@@ -56,7 +56,7 @@ _STATUS: Final[tuple[tuple[type[LedgerError], HTTPStatus], ...]] = (
 )
 
 BEARER: Final = HTTPBearer(
-    auto_error=False, description="The key of serve.api_key, or serve.decision_key."
+    auto_error=False, description="The key of serve.api_key; to decide, that of serve.decision_key."
 )  # for OpenAPI to show
 Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{6,64}$")]
 _PRINTED: Final = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"  # one line that says something

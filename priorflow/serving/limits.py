@@ -54,7 +54,8 @@ def require_key(request: Request, key: str | None) -> None:
     """Raise 401 unless the request carries the key, if there is one."""
     if key is None:
         return
+    # What stands in a header is bytes, which come here as latin-1.
     scheme, _, said = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(said.encode(), key.encode()):
+    if scheme.lower() != "bearer" or not hmac.compare_digest(said.encode("latin-1"), key.encode()):
         detail = "this server asks for a key; send it as `Authorization: Bearer KEY`"
         raise Problem(HTTPStatus.UNAUTHORIZED, detail, {"WWW-Authenticate": "Bearer"})

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from priorflow.quantities import (
     parse_instant,
 )
 from priorflow.rules import codec_rules, intake_rules
+from priorflow.secret import NoSecret
 from stream.record import Event, Label, Position, RawRecord
 
 SECRET = "hunter2-correct-horse"
@@ -263,6 +264,53 @@ def test_a_secret_may_lie_in_a_file(tmp_path: Path) -> None:
         }
     )
     assert settings.kafka.password() == SECRET
+
+
+_SECRETS = ("serve.api_key", "serve.decision_key", "decisions.webhook_secret", "kafka.sasl_password")
+_SASL = {
+    "kafka.security_protocol": "SASL_SSL",
+    "kafka.sasl_mechanism": "PLAIN",
+    "kafka.sasl_username": "me",
+}
+_NOTHING = ("", "  ", "\n", "k3y\nk3y", "k3\x00y", "k3\u202ey")
+
+
+def held_in(settings: Settings) -> dict[str, Callable[[], str | None]]:
+    serve, kafka = settings.serve, settings.kafka
+    ways = (serve.key, serve.key_to_decide, settings.decisions.secret, kafka.password)
+    return dict(zip(_SECRETS, ways, strict=True))
+
+
+@pytest.mark.parametrize("name", _SECRETS)
+def test_a_secret_that_says_nothing_is_refused_wherever_it_is_kept(tmp_path: Path, name: str) -> None:
+    more = _SASL if name.startswith("kafka") else {}
+    file = tmp_path / "secret"
+    filed = load(overrides={**more, f"{name}_file": str(file)})
+    for said in (*_NOTHING, None):
+        if said is not None:
+            with pytest.raises(ConfigError, match=rf"{name}: must be a line"):
+                load(overrides={**more, name: said})
+            file.write_text(said, encoding="utf-8")
+        with pytest.raises(NoSecret, match=f"{name}_file: ") as refused:
+            held_in(filed)[name]()
+        assert str(file) in str(refused.value)
+        assert "k3" not in str(refused.value)
+        file.unlink(missing_ok=True)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(NoSecret, match=f"{name}_file: "):
+        held_in(filed)[name]()
+    file.write_text("k3y\r\n", encoding="utf-8")
+    assert held_in(filed)[name]() == held_in(load(overrides={**more, name: "k3y"}))[name]() == "k3y"
+
+
+@pytest.mark.parametrize("name", [f"{name}{ending}" for name in _SECRETS for ending in ("", "_file")])
+def test_an_empty_variable_is_no_secret_left_out(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    variable = "PRIORFLOW_" + name.upper().replace(".", "__")
+    monkeypatch.setenv(variable, "")
+    assert f"environment {variable}: is empty" in refusal(None)
+    monkeypatch.delenv(variable)
+    monkeypatch.setenv("PRIORFLOW_CHAIN__NAME", "")
+    assert load().chain.name == "main"
 
 
 def test_clients_that_quote_an_address_do_not_give_its_password_away() -> None:

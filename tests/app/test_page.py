@@ -137,7 +137,7 @@ def test_lineage_says_where_learning_turned(settings: Settings, found: Look) -> 
 
 
 def test_with_a_key_it_offers_to_decide_and_allows_nothing_else(settings: Settings) -> None:
-    locked = settings.serve.model_copy(update={"api_key": SecretStr("k3y")})
+    locked = settings.serve.model_copy(update={"decision_key": SecretStr("k3y")})
     client = TestClient(application(settings.model_copy(update={"serve": locked}), Silent()))
     shown = client.get("/")
     policy = shown.headers["content-security-policy"]

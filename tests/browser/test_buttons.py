@@ -40,7 +40,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(learned: Path, tmp_path: Path) -> Settings:
     shutil.copytree(learned, tmp_path / "here")
     made = settings_in(tmp_path / "here")
-    return made.model_copy(update={"serve": made.serve.model_copy(update={"api_key": SecretStr("k3y")})})
+    return made.model_copy(update={"serve": made.serve.model_copy(update={"decision_key": SecretStr("k3y")})})
 
 
 def settings_in(folder: Path) -> Settings:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from posterior.snapshot import (
     Blobs,
@@ -85,8 +86,15 @@ def learned(blobs: Blobs, head: Snapshot, plan: PlanRow, *, mails: int = 4) -> S
         spans_before=head.spans,
         spans=tuple(forward(span, mails) for span in head.spans),
         counts=counts,
-        report={"accuracy": 0.5, "nll": 1.25, "kl_nats": 3.5, "beta": 1.0, "mails": mails},
+        report=a_report(mails),
     )
+
+
+def a_report(mails: int) -> Mapping[str, Any]:
+    """What a window says of itself: all that whoever shows it asks for."""
+    foretold = {"foretold": mails, "accuracy": 0.5, "nll": 1.25, "ece": 0.125, "brier": 0.5}
+    drift = {"drift": False, "alarms": [], "classes": 2, "end_ms": 1_000}
+    return {**foretold, **drift, "members": mails, "kl_nats": 3.5, "beta": 1.0}
 
 
 def progress(blobs: Blobs, head: Snapshot, *, records: int = 3) -> Snapshot:

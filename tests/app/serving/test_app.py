@@ -194,6 +194,14 @@ def test_a_key_where_one_is_asked_for(header: str | None, status: int) -> None:
     server.desk.stop()
 
 
+def test_a_key_of_any_letters_is_the_bytes_it_is_written_in() -> None:
+    server = Server(api_key="schlüssel").in_charge()
+    for key, status in (("schlüssel", 200), ("schlussel", 401)):
+        header = f"Bearer {key}".encode()
+        assert server.predict({"text": "a"}, headers={"authorization": header}).status_code == status
+    server.desk.stop()
+
+
 def test_meters_count_what_happened(server: Server) -> None:
     server.predict({"events": [{"text": "ten signs."}, {"text": "a long text, all in all"}]})
     server.predict({"text": "a" * 100_001})

@@ -17,6 +17,7 @@ from posterior.snapshot import LogMoved
 from priorflow.config import Settings, load
 from priorflow.console import Silent
 from priorflow.deciding import Bench
+from priorflow.secret import NoSecret
 from priorflow.serving.app import application
 from priorflow.serving.desk import Desk
 from priorflow.serving.gauges import Gauges
@@ -61,7 +62,7 @@ def clients(settings: Settings) -> Iterator[TestClient]:
 
 @pytest.fixture(params=[0, 1], ids=["serve", "run"])
 def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
-    settings = settings_in(tmp_path, **{"serve.api_key": "k3y"})
+    settings = settings_in(tmp_path, **{"serve.decision_key": "k3y"})
     blobs = open_blobs(settings.blobs_url)
     ledger = open_ledger(settings.ledger_url, blobs)
     court = Court.opened(ledger, blobs)
@@ -71,8 +72,9 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
     ledger.close()
 
 
-def test_without_a_key_nobody_decides(tmp_path: Path) -> None:
-    for client in clients(settings_in(tmp_path)):
+@pytest.mark.parametrize("said", [{}, {"serve.api_key": "k3y"}])
+def test_without_a_key_of_its_own_nobody_decides(tmp_path: Path, said: dict[str, str]) -> None:
+    for client in clients(settings_in(tmp_path, **said)):
         assert_problem(client.post("/promote", json={"reason": "x"}, headers=KEY), 404, "Not Found")
         assert_problem(client.post("/rollback", json={"reason": "x"}, headers=KEY), 404, "Not Found")
         assert "<script" not in client.get("/").text
@@ -99,6 +101,15 @@ def test_who_may_ask_need_not_be_who_may_decide(house: House) -> None:
         assert_problem(house.post("/promote"), 409, "the gates do not allow")
 
 
+def test_a_key_that_says_nothing_opens_nothing(tmp_path: Path) -> None:
+    """A file that somebody has yet to fill: no server, rather than one that lets in who says nothing."""
+    file = tmp_path / "key"
+    for held in ("", " \n", "k3\x00y"):
+        file.write_text(held, encoding="utf-8")
+        with pytest.raises(NoSecret, match=r"serve\.decision_key_file"):
+            list(clients(settings_in(tmp_path, **{"serve.decision_key_file": str(file)})))
+
+
 @pytest.mark.parametrize("way", ["/promote", "/rollback"])
 def test_another_site_cannot_have_a_browser_decide(house: House, way: str) -> None:
     """What a browser sends for a page of another origin without asking first: no header of ours."""
@@ -110,7 +121,9 @@ def test_another_site_cannot_have_a_browser_decide(house: House, way: str) -> No
     preflight = house.client.options(way, headers=asked)
     assert preflight.status_code == 405
     answered = house.post(way, {}, key=KEY | {"origin": "https://evil.example"})
-    for answer in (preflight, answered, house.client.get("/")):
+    shown = house.client.get("/", headers={"origin": "https://evil.example"})
+    assert (answered.status_code, shown.status_code) == (422, 200)
+    for answer in (preflight, answered, shown):
         assert not [name for name in answer.headers if name.startswith("access-control")]
         assert "set-cookie" not in answer.headers
     assert house.lines == before
@@ -191,7 +204,7 @@ def test_a_ledger_that_is_away_is_503(house: House, tmp_path: Path) -> None:
 
 def test_openapi_says_who_may(house: House, tmp_path: Path) -> None:
     del house
-    locked, _ = clients(settings_in(tmp_path, **{"serve.api_key": "k3y"}))
+    locked, _ = clients(settings_in(tmp_path, **{"serve.api_key": "ask", "serve.decision_key": "k3y"}))
     paths = locked.get("/openapi.json").json()["paths"]
     for way in ("/predict", "/promote", "/rollback"):
         assert paths[way]["post"]["security"] == [{"HTTPBearer": []}]
@@ -203,7 +216,7 @@ def test_openapi_says_who_may(house: House, tmp_path: Path) -> None:
 def test_a_decision_is_told_to_the_webhook(house: House) -> None:
     with receiving() as receiver:
         settings = settings_in(
-            house.settings.home, **{"serve.api_key": "k3y", "decisions.webhook": receiver.url}
+            house.settings.home, **{"serve.decision_key": "k3y", "decisions.webhook": receiver.url}
         )
         for client in clients(settings):
             house.client = client

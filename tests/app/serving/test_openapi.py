@@ -46,7 +46,8 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     made = small_settings(
         folder / "home",
         stream,
-        **{"serve.api_key": "k3y", "serve.max_events": 4, "serve.max_chars": 200, "gate.enabled": False},
+        **{"serve.api_key": "k3y", "serve.decision_key": "k3y", "gate.enabled": False},
+        **{"serve.max_events": 4, "serve.max_chars": 200},
     )
     execute(made, until_end=True, console=Silent())
     rows: list[Snapshot] = [row for row in history(made) if row.kind == "learned"]

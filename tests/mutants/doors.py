@@ -1,0 +1,39 @@
+"""Bugs at the doors: which key lets in whom, what another site may do, and what is told outside."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.mutant import Mutant, bugs
+
+_DECISIONS = "tests/app/serving/test_decisions.py::"
+_SAYS_NOTHING = _DECISIONS + "test_a_key_that_says_nothing_opens_nothing"
+
+DOORS: Final[tuple[Mutant, ...]] = (
+    *bugs(
+        "secret",
+        "priorflow/secret.py",
+        (
+            "a blank is a key",
+            "bool(text.strip()) and text.isprintable()",
+            "text.isprintable()",
+            _SAYS_NOTHING,
+        ),
+        (
+            "what nobody can see is a key",
+            "bool(text.strip()) and text.isprintable()",
+            "bool(text.strip())",
+            _SAYS_NOTHING,
+        ),
+    ),
+    *bugs(
+        "who may decide",
+        "priorflow/sections_serving.py",
+        (
+            "who may ask may decide",
+            "self.decision_key, self.decision_key_file)",
+            "self.decision_key, self.decision_key_file) or self.key()",
+            _DECISIONS + "test_without_a_key_of_its_own_nobody_decides",
+        ),
+    ),
+)
