@@ -1,4 +1,4 @@
-"""The HTTP side: answers, decisions, and how the server is; OpenAPI of all that at `/docs`."""
+"""The HTTP side: answers, decisions, and how the server is; OpenAPI of all that at `/openapi.json`."""
 
 from __future__ import annotations
 
@@ -63,7 +63,12 @@ def application(
 ) -> FastAPI:
     """Return the application; who starts desk, watcher and shadow is who made them."""
     app = FastAPI(
-        title="priorflow", version=version, description=__doc__, separate_input_output_schemas=False
+        title="priorflow",
+        version=version,
+        description=__doc__,
+        separate_input_output_schemas=False,
+        docs_url=None,  # these two pages load scripts of somebody else's
+        redoc_url=None,
     )
     app.openapi = lambda: _with_limits(FastAPI.openapi(app), settings.serve)  # type: ignore[method-assign] # FastAPI's documented way
     problems.install(app)

@@ -144,7 +144,13 @@ def test_with_a_key_it_offers_to_decide_and_allows_nothing_else(settings: Settin
     (script,) = re.findall(r"<script>(.*?)</script>", shown.text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in policy
-    for said in ("default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"):
+    for said in (
+        "default-src 'none'",
+        "form-action 'none'",
+        "connect-src 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    ):
         assert said in policy
     assert not re.search(r"""(src|href|action)=["']""", shown.text)
     assert "k3y" not in shown.text + str(shown.headers)

@@ -71,6 +71,7 @@ def test_nothing_is_loaded_from_anywhere(story: Story, page: _Page) -> None:
     assert "url(" not in text
     assert "@import" not in text
     assert not [value for _, value in page.attributes if "//" in value]
+    assert any(value.startswith("default-src 'none';") for _, value in page.attributes)
 
 
 def test_every_window_is_there_with_its_snapshot(story: Story, page: _Page) -> None:

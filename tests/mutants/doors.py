@@ -36,4 +36,14 @@ DOORS: Final[tuple[Mutant, ...]] = (
             _DECISIONS + "test_without_a_key_of_its_own_nobody_decides",
         ),
     ),
+    *bugs(
+        "pages",
+        "priorflow/serving/app.py",
+        (
+            "a page that loads scripts of somebody else's",
+            "        docs_url=None,  # these two pages load scripts of somebody else's\n",
+            "",
+            _DECISIONS + "test_all_html_is_ours_alone",
+        ),
+    ),
 )

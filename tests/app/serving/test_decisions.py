@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from starlette.routing import Route
 
 from connectors.blobs import open_blobs
 from connectors.decision_log import champion
@@ -127,6 +130,23 @@ def test_another_site_cannot_have_a_browser_decide(house: House, way: str) -> No
         assert not [name for name in answer.headers if name.startswith("access-control")]
         assert "set-cookie" not in answer.headers
     assert house.lines == before
+
+
+def test_all_html_is_ours_alone(house: House) -> None:
+    """Every page there is comes with a policy, and none that would load somebody else's scripts is there."""
+    app = house.client.app
+    assert isinstance(app, FastAPI)
+    ways = {route.path for route in app.routes if isinstance(route, Route) and "GET" in (route.methods or ())}
+    assert "/" in ways
+    assert not ways & {"/docs", "/redoc", "/docs/oauth2-redirect"}
+    for way in ways:
+        shown = house.client.get(way)
+        if "text/html" not in shown.headers["content-type"]:
+            continue
+        assert shown.status_code == 200
+        policy = shown.headers["content-security-policy"].split("; ")
+        assert {"default-src 'none'", "form-action 'none'", "frame-ancestors 'none'"} <= set(policy)
+        assert not re.search(r"""(src|href|action)=|https?://""", shown.text)
 
 
 def test_a_promotion_is_the_line_that_the_command_writes(house: House) -> None:
