@@ -2,8 +2,9 @@
 
 It gets its order on standard input as JSON, reads the blob by its sha, asks one text, and says on standard
 output what it heard and how long more texts took: {"label": ..., "took_ms": [...]}. Nothing of the parent's
-memory can help it. Timed texts are as long as the model reads, and none comes twice: what was computed for
-one is of no use to the next.
+memory can help it, and no signal for the parent reaches it: whoever stops a run says nothing of a candidate.
+Timed texts are as long as the model reads, and none comes twice: what was computed for one is of no use to
+the next.
 """
 
 from __future__ import annotations
@@ -60,13 +61,21 @@ def smoke(settings: Settings, snapshot: Snapshot) -> Smoke:
             text=True,
             timeout=longest_s,
             check=False,
+            start_new_session=True,  # Ctrl-C is for the run to hear
             env={**os.environ, "OMP_NUM_THREADS": str(settings.learn.threads)},
         )
     except subprocess.TimeoutExpired:
         return Smoke(snapshot=snapshot.sha, loaded=False, why=f"not done within {longest_s:.0f} s")
+    return _heard(snapshot, done)
+
+
+def _heard(snapshot: Snapshot, done: subprocess.CompletedProcess[str]) -> Smoke:
+    """Return what came of it; one that a signal ended is not told from one that somebody ended."""
     said = _said(done.stdout)
     if done.returncode == 0 and said.get("label") in snapshot.labels:
         return Smoke(snapshot=snapshot.sha, loaded=True, latency=latency(said["took_ms"]))
+    if done.returncode < 0:
+        return Smoke(snapshot=snapshot.sha, loaded=False, ended=True, why=f"signal {-done.returncode}")
     told = " ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-1:])[-_SAID:]
     return Smoke(snapshot=snapshot.sha, loaded=False, why=told or f"it ended with status {done.returncode}")
 

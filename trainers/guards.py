@@ -53,12 +53,14 @@ class Latency:
 class Smoke:
     """What came of loading `snapshot` in a clean process and asking it something; `why` if nothing did.
 
+    `ended`: whether somebody ended that process from outside, which says nothing of the snapshot.
     `latency`: how long its answers took there, where that was asked for.
     """
 
     snapshot: str
     loaded: bool
     why: str = ""
+    ended: bool = False
     latency: Latency | None = None
 
 
@@ -135,6 +137,8 @@ def smoke(candidate: str, seen: Smoke | None) -> Finding:
         return Finding("smoke", "wait", f"{candidate} was not loaded in a clean process yet")
     if seen.loaded:
         return Finding("smoke", "pass", f"{candidate} loads in a clean process and answers")
+    if seen.ended:
+        return Finding("smoke", "wait", f"{candidate}: its clean process was ended from outside: {seen.why}")
     return Finding("smoke", "fail", f"{candidate} does not load in a clean process: {seen.why}")
 
 

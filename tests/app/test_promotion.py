@@ -140,6 +140,16 @@ def test_a_candidate_that_cannot_be_timed_because_it_does_not_load_is_refused(co
     assert (line.action, gates(line)["smoke"]) == ("refuse", "fail")
 
 
+def test_a_candidate_whose_process_somebody_ended_is_waited_for(court: Court) -> None:
+    def stopped(candidate: Snapshot) -> Smoke:
+        return Smoke(snapshot=candidate.sha, loaded=False, ended=True, why="signal 2")
+
+    court.step(0.8)
+    line = court.step(0.8, gate=replace(court.gate(replace(BOUNDS, smoke=True)), smoke=stopped))
+    assert line is not None
+    assert (line.action, gates(line)["smoke"]) == ("wait", "wait")
+
+
 def forced(court: Court, snapshot: Snapshot) -> None:
     court.ledger.decide(
         "main",

@@ -6,6 +6,7 @@ from typing import Final
 
 from tests.mutants.mutant import Mutant, bugs
 
+_SMOKE = "tests/app/test_smoke.py::"
 _DECISIONS = "tests/app/serving/test_decisions.py::"
 _SAYS_NOTHING = _DECISIONS + "test_a_key_that_says_nothing_opens_nothing"
 
@@ -34,6 +35,22 @@ DOORS: Final[tuple[Mutant, ...]] = (
             "self.decision_key, self.decision_key_file)",
             "self.decision_key, self.decision_key_file) or self.key()",
             _DECISIONS + "test_without_a_key_of_its_own_nobody_decides",
+        ),
+    ),
+    *bugs(
+        "smoke",
+        "priorflow/smoke.py",
+        (
+            "Ctrl-C is held against a candidate",
+            "            start_new_session=True,  # Ctrl-C is for the run to hear\n",
+            "",
+            _SMOKE + "test_what_is_pressed_in_the_run_s_terminal_does_not_reach_it",
+        ),
+        (
+            "who was killed has failed",
+            "if done.returncode < 0:",
+            "if False:",
+            _SMOKE + "test_who_was_ended_from_outside_is_waited_for",
         ),
     ),
     *bugs(

@@ -83,6 +83,8 @@ def test_a_load_of_another_version_is_no_evidence() -> None:
     broken = smoke("new", Smoke(snapshot="new", loaded=False, why="no module named torch"))
     assert broken.verdict == "fail"
     assert "no module named torch" in broken.line
+    killed = smoke("new", Smoke(snapshot="new", loaded=False, ended=True, why="signal 9"))
+    assert (killed.verdict, "signal 9" in killed.line) == ("wait", True)
 
 
 def test_more_found_than_there_were_is_refused() -> None:
