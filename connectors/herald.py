@@ -1,8 +1,9 @@
 """Tell a receiver of decisions: each line of the log at least once, in order, beside the run.
 
 How far the receiver is stands in the ledger's outbox, in one row for each chain. It moves only once a line
-was taken, so whoever dies in between sends that line again; its id is the same. A line that is not taken is
-tried again for ever, and holds up those behind it: an order that is kept is worth more than a line in time.
+was taken, so whoever dies in between sends that line again; its id is the same. It never moves back: a run
+and a command may both tell, and neither tells what the other is known to have told. A line that is not taken
+is tried again for ever, and holds up those behind it: an order that is kept is worth more than a line in time.
 """
 
 from __future__ import annotations
@@ -90,9 +91,9 @@ class Herald:
         for seq in range(place, len(log)):
             if self._rounds.stopping:
                 return
-            if worth_telling(log, seq):
+            if worth_telling(log, seq) and begin(self._ledger, self._chain) <= seq:
                 self._deliver(event(log[seq]))
-                self._ledger.published(_row(self._chain), TARGET, str(seq + 1))
+                self._ledger.reached(_row(self._chain), TARGET, seq + 1)
         self._seen = len(log)
 
     def _deliver(self, body: bytes) -> None:
@@ -116,7 +117,7 @@ def begin(ledger: Ledger, chain: str) -> int:
         return int(row.reference)
     line = in_charge(ledger.decisions(chain))
     seq = 0 if line is None else line.seq
-    ledger.published(_row(chain), TARGET, str(seq))
+    ledger.reached(_row(chain), TARGET, seq)
     return seq
 
 
@@ -127,7 +128,7 @@ def heard(ledger: Ledger, chain: str) -> Heard | None:
         return None
     log = ledger.decisions(chain)
     waiting = sum(worth_telling(log, seq) for seq in range(int(row.reference), len(log)))
-    return Heard(waiting=waiting, error=row.error)
+    return Heard(waiting=waiting, error=row.error if waiting else None)
 
 
 def _row(chain: str) -> str:

@@ -250,6 +250,11 @@ class SqlLedger:
         with self._write() as connection:
             writes.mark_published(connection, sha, target, reference)
 
+    def reached(self, name: str, target: str, place: int) -> None:
+        """Note how far `target` is with something, by number; never moves back, whoever comes late."""
+        with self._write() as connection:
+            writes.mark_reached(connection, name, target, place)
+
     def publish_failed(self, sha: str, target: str, error: str) -> None:
         """Count a failed attempt and keep its error."""
         with self._write() as connection:

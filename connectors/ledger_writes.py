@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from sqlalchemy import Connection, RowMapping, Update, func, select, update
+from sqlalchemy import Connection, Integer, RowMapping, Update, cast, func, select, update
 
 from connectors.admission import check_commit, check_plan, rewound
 from connectors.lease import fenced
@@ -135,6 +135,13 @@ def mark_published(connection: Connection, sha: str, target: str, reference: str
     """Keep what the snapshot is called in the target."""
     post(connection, sha, (target,))
     connection.execute(_posted(sha, target).values(reference=reference, error=None))
+
+
+def mark_reached(connection: Connection, name: str, target: str, place: int) -> None:
+    """Keep how far the target is, unless it is there already: one statement, so that two at once agree."""
+    post(connection, name, (target,))
+    behind = outbox.c.reference.is_(None) | (cast(outbox.c.reference, Integer) < place)
+    connection.execute(_posted(name, target).where(behind).values(reference=str(place), error=None))
 
 
 def mark_failed(connection: Connection, sha: str, target: str, error: str) -> None:

@@ -261,6 +261,13 @@ class MemoryLedger:
             row = self._post(sha, target)
             self._outbox[sha, target] = replace(row, reference=reference, error=None)
 
+    def reached(self, name: str, target: str, place: int) -> None:
+        """Note how far `target` is with something, by number; never moves back, whoever comes late."""
+        with self._lock:
+            row = self._post(name, target)
+            if row.reference is None or int(row.reference) < place:
+                self._outbox[name, target] = replace(row, reference=str(place), error=None)
+
     def publish_failed(self, sha: str, target: str, error: str) -> None:
         """Count a failed attempt and keep its error."""
         with self._lock:

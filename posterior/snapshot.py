@@ -345,6 +345,10 @@ class Ledger(Protocol):
         """Mark as published (idempotent)."""
         ...
 
+    def reached(self, name: str, target: str, place: int) -> None:
+        """Note how far `target` is with something, by number; never moves back, whoever comes late."""
+        ...
+
     def publish_failed(self, sha: str, target: str, error: str) -> None:
         """Count a failed attempt and keep its error."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -196,6 +197,54 @@ def test_who_dies_in_between_sends_the_same_again(
         assert herald.flush(PATIENT_S)
     assert [e["id"] for e in receiver.events] == [*[first.hash] * times, second.hash]
     assert len({body for body, _ in receiver.posts}) == 2  # the same bytes, so the same signature
+
+
+def test_of_two_who_tell_at_once_the_late_one_moves_nothing_back(
+    ledger: Ledger, rows: Sequence[Snapshot]
+) -> None:
+    """A run is held up at its first line; a command tells all of them meanwhile."""
+    begin(ledger, "main")
+    lines = [decide(ledger, "promote", row) for row in rows]
+    taken, held, go_on = list[bytes](), threading.Event(), threading.Event()
+
+    def slow(body: bytes) -> None:
+        held.set()
+        assert go_on.wait(PATIENT_S)
+        taken.append(body)
+
+    with telling(ledger, slow) as (run, _):
+        assert held.wait(PATIENT_S)
+        with telling(ledger, taken.append) as (command, _):
+            assert command.flush(PATIENT_S)
+        assert begin(ledger, "main") == len(lines)
+        go_on.set()
+        assert run.flush(PATIENT_S)
+    assert begin(ledger, "main") == len(lines)
+    assert taken == [event(line) for line in (*lines, lines[0])]
+
+
+def test_what_one_failed_at_and_the_other_told_is_no_trouble(
+    ledger: Ledger, rows: Sequence[Snapshot]
+) -> None:
+    begin(ledger, "main")
+    decide(ledger, "promote", rows[0])
+    held, go_on = threading.Event(), threading.Event()
+
+    def refusing(_: bytes) -> None:
+        held.set()
+        assert go_on.wait(PATIENT_S)
+        msg = "not now"
+        raise Undelivered(msg)
+
+    with telling(ledger, refusing) as (run, _):
+        assert held.wait(PATIENT_S)
+        with telling(ledger, lambda _: None) as (command, _):
+            assert command.flush(PATIENT_S)
+        go_on.set()
+        assert run.flush(PATIENT_S)
+    state = heard(ledger, "main")
+    assert state is not None
+    assert (state.waiting, state.error) == (0, None)
 
 
 def test_a_new_receiver_hears_who_is_in_charge_and_what_follows(

@@ -551,6 +551,20 @@ class TestOutbox:
         assert row is not None
         assert (row.reference, row.error) == ("3", None)
 
+    @pytest.mark.usefixtures("writer")
+    def test_how_far_somebody_is_never_moves_back(self, store: Store) -> None:
+        ledger = store.ledger()
+        for place, told in ((0, "0"), (9, "9"), (10, "10"), (9, "10"), (10, "10"), (2, "10"), (11, "11")):
+            ledger.reached("a place", "elsewhere", place)
+            row = store.ledger().posted("a place", "elsewhere")
+            assert row is not None
+            assert row.reference == told
+        ledger.publish_failed("a place", "elsewhere", "down")
+        ledger.reached("a place", "elsewhere", 10)  # one that comes late is no sign that all is well
+        row = store.ledger().posted("a place", "elsewhere")
+        assert row is not None
+        assert row.error == "down"
+
     def test_what_was_set_aside_is_not_published(self, store: Store, writer: Writer) -> None:
         row = writer.learn(publish=("mlflow",))
         del store.blobs.stored[row.posterior]

@@ -7,6 +7,7 @@ from typing import Final
 from tests.mutants.mutant import Mutant, bugs
 
 _SMOKE = "tests/app/test_smoke.py::"
+_HERALD = "tests/connectors/test_herald.py::"
 _DECISIONS = "tests/app/serving/test_decisions.py::"
 _SAYS_NOTHING = _DECISIONS + "test_a_key_that_says_nothing_opens_nothing"
 
@@ -51,6 +52,32 @@ DOORS: Final[tuple[Mutant, ...]] = (
             "if done.returncode < 0:",
             "if False:",
             _SMOKE + "test_who_was_ended_from_outside_is_waited_for",
+        ),
+    ),
+    *bugs(
+        "herald",
+        "connectors/herald.py",
+        (
+            "who comes late moves the receiver back",
+            "self._ledger.reached(_row(self._chain), TARGET, seq + 1)",
+            "self._ledger.published(_row(self._chain), TARGET, str(seq + 1))",
+            _HERALD + "test_of_two_who_tell_at_once_the_late_one_moves_nothing_back",
+        ),
+        (
+            "what another told meanwhile is told again",
+            "if worth_telling(log, seq) and begin(self._ledger, self._chain) <= seq:",
+            "if worth_telling(log, seq):",
+            _HERALD + "test_of_two_who_tell_at_once_the_late_one_moves_nothing_back",
+        ),
+    ),
+    *bugs(
+        "ledger",
+        "connectors/ledger_writes.py",
+        (
+            "a place is compared letter by letter",
+            "(cast(outbox.c.reference, Integer) < place)",
+            "(outbox.c.reference < str(place))",
+            "tests/connectors/test_ledger_laws.py::TestOutbox",
         ),
     ),
     *bugs(
