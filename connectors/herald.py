@@ -3,7 +3,8 @@
 How far the receiver is stands in the ledger's outbox, in one row for each chain. It moves only once a line
 was taken, so whoever dies in between sends that line again; its id is the same. It never moves back: a run
 and a command may both tell, and neither tells what the other is known to have told. A line that is not taken
-is tried again for ever, and holds up those behind it: an order that is kept is worth more than a line in time.
+is tried again for ever, and holds up those behind it: an order that is kept is worth more than a line in
+time.
 """
 
 from __future__ import annotations
