@@ -49,6 +49,12 @@ def heard(log: Sequence[Decision]) -> int:
     return max((int(line.evidence[CASE]["heard"]) for line in log if CASE in line.evidence), default=0)
 
 
+def newest_candidate(log: Sequence[Decision]) -> str | None:
+    """Return whom the gates judged last, and not whom they put back; None while they judged nobody."""
+    judged = (line for line in reversed(log) if CASE in line.evidence and line.action != "rollback")
+    return next((line.snapshot for line in judged), None)
+
+
 def open_case(
     log: Sequence[Decision],
     champion: Snapshot | None,

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, final
 from connectors.crash import Crash, live
 from connectors.decision_log import champion, fallback, last_hash
 from posterior.snapshot import IN_CHARGE, Action, Blobs, Decision, Ledger, LedgerError, Snapshot
-from priorflow.case import CASE
+from priorflow.case import newest_candidate
 from trainers.branching import CONTINUE
 
 ContinueFrom = Literal["head", "champion", "relearn"]
@@ -57,7 +57,7 @@ class Bench:
             msg = "--force goes past the gates and has to say why: --reason TEXT"
             raise NotAllowed(msg)
         log = self.ledger.decisions(self.chain)
-        wanted = self._snapshot(sha if sha is not None else _newest_candidate(self.chain, log))
+        wanted = self._snapshot(sha if sha is not None else _candidate(self.chain, log))
         if wanted.sha == champion(log):
             msg = f"{wanted.sha} is champion already"
             raise NotAllowed(msg)
@@ -114,12 +114,12 @@ class Bench:
         return line
 
 
-def _newest_candidate(chain: str, log: Sequence[Decision]) -> str:
-    line = next((line for line in reversed(log) if CASE in line.evidence), None)
-    if line is None:
+def _candidate(chain: str, log: Sequence[Decision]) -> str:
+    sha = newest_candidate(log)
+    if sha is None:
         msg = f"chain {chain}: the gates have judged nothing yet; name a snapshot, with --force and a reason"
         raise NotAllowed(msg)
-    return line.snapshot
+    return sha
 
 
 def _finding(log: Sequence[Decision], sha: str) -> Decision | None:

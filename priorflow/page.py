@@ -19,7 +19,7 @@ from posterior.calibration import ReliabilityBin
 from posterior.snapshot import Decision, LedgerError, Snapshot
 from priorflow import report_curves as curves
 from priorflow import report_words as words
-from priorflow.case import CASE
+from priorflow.case import newest_candidate
 from priorflow.cluster import ends_if_reachable
 from priorflow.config import Settings
 from priorflow.deciding import GATES
@@ -150,8 +150,8 @@ def _turn(row: Snapshot) -> Turn | None:
 
 def _candidate(log: Sequence[Decision]) -> str | None:
     """Return what the gates judged last, if it is not in charge already."""
-    line = next((line for line in reversed(log) if CASE in line.evidence), None)
-    return None if line is None or line.snapshot == champion(log) else line.snapshot
+    sha = newest_candidate(log)
+    return None if sha == champion(log) else sha
 
 
 def reliability(windows: Sequence[Snapshot]) -> tuple[ReliabilityBin, ...]:

@@ -17,8 +17,8 @@ from typing import Any, Literal, final
 from connectors.decision_log import champion
 from connectors.manifest import read_manifest
 from posterior.registry import Alias, Registry
-from posterior.snapshot import Blobs, Decision, Ledger, LedgerCorrupt, Snapshot
-from priorflow.case import CASE
+from posterior.snapshot import Blobs, Ledger, LedgerCorrupt, Snapshot
+from priorflow.case import newest_candidate
 from priorflow.opening import MLFLOW
 from trainers.abstention import Abstention
 
@@ -58,13 +58,8 @@ class Log:
     def _read(self) -> tuple[int, str | None, str | None]:
         if self._ledger.decided(self._chain) != self._seen[0]:
             log = self._ledger.decisions(self._chain)
-            self._seen = len(log), champion(log), _candidate(log)
+            self._seen = len(log), champion(log), newest_candidate(log)
         return self._seen
-
-
-def _candidate(log: Sequence[Decision]) -> str | None:
-    judged = (line for line in reversed(log) if CASE in line.evidence and line.action != "rollback")
-    return next((line.snapshot for line in judged), None)
 
 
 def by_decision(ledger: Ledger, blobs: Blobs, chain: str, sha: str | None) -> Wanted | None:

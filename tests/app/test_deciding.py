@@ -22,6 +22,7 @@ from connectors.decision_log import champion
 from connectors.ledger import open_ledger
 from connectors.mlflow_registry import MlflowRegistry
 from posterior.snapshot import Decision, LedgerCorrupt, LogMoved, Snapshot
+from priorflow.case import newest_candidate
 from priorflow.cli import call
 from priorflow.config import load
 from priorflow.deciding import Bench, NotAllowed, whoever
@@ -87,6 +88,21 @@ def test_force_goes_past_them_and_is_kept_with_the_reason(court: Court) -> None:
     assert line.evidence == {"reason": "it is all we have", "forced": True, "finding": refused.seq}
     with pytest.raises(NotAllowed, match="champion already"):
         promote(court, refused.snapshot, force=True, reason="again")
+
+
+def test_whom_the_gate_put_back_is_no_candidate(court: Court) -> None:
+    """What is promoted if nobody is named is whom the gates judged last, not whom they put back."""
+    for p in (0.85, 0.85, 0.55, 0.55):
+        court.step(p)
+    promote(court, court.rows[2][0].sha, force=True, reason="to see")
+    while court.actions()[-1] != "rollback":
+        court.step(0.55)
+        assert len(court.rows) < 20
+    back = court.log()[-1].snapshot
+    judged = newest_candidate(court.log())
+    assert judged == court.log()[-2].snapshot != back
+    with pytest.raises(NotAllowed, match=f"do not allow {judged}"):
+        promote(court)
 
 
 def test_what_the_gates_passed_may_come_back_after_a_rollback_but_not_against_another(court: Court) -> None:

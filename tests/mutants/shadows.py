@@ -98,8 +98,8 @@ SHADOWS: Final[tuple[Mutant, ...]] = (
         ),
     ),
     *bugs(
-        "champions",
-        "priorflow/serving/champions.py",
+        "candidates",
+        "priorflow/case.py",
         (
             "whom the gate put back is the candidate",
             ' and line.action != "rollback")',
