@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # a bin is a plain value, and whoever reads one should not wait for torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,5 +56,6 @@ def ece(confidence: Tensor, correct: Tensor, *, bins: int = 15) -> float:
 
 def brier(probs: Tensor, target: Tensor) -> float:
     """Return the mean squared distance between probabilities (n, classes) and the true class (n,)."""
-    truth = torch.nn.functional.one_hot(target, probs.shape[-1]).double()
-    return float((probs.double() - truth).square().sum(dim=-1).mean())
+    exact = probs.double()
+    truth = exact.new_zeros(exact.shape).scatter_(-1, target.unsqueeze(-1), 1.0)
+    return float((exact - truth).square().sum(dim=-1).mean())

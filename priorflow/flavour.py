@@ -23,11 +23,10 @@ from typing import Any, Final
 
 from connectors.mlflow_registry import MANIFEST, POSTERIOR, Dressing, MlflowRegistry
 from posterior.snapshot import Ledger, LedgerCorrupt, Snapshot
+from priorflow.answering import ANSWERING, Answering
 from priorflow.config import Settings
-from priorflow.judging import CONFIDENCES
 from priorflow.opening import registry
-from priorflow.published import ANSWERING, Answering
-from trainers.abstention import Tally
+from trainers.abstention import CONFIDENCES, Tally
 
 CODE: Final = b'''"""A posterior of priorflow, to be loaded by mlflow.pyfunc.load_model."""
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from priorflow.config import Settings
 from priorflow.scores import Prediction, best_guess, chance, score
 from stream.plan import Member
-from trainers.abstention import tally
+from trainers.abstention import CONFIDENCES, tally
 from trainers.language import NATS, TOKENS
 from trainers.loop import Scored
-
-CONFIDENCES: Final = "confidences"  # in a window's report: `trainers.abstention.Tally`
 
 Judge = Callable[[Sequence[Member]], Scored]
 

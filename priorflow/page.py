@@ -23,7 +23,6 @@ from priorflow.case import newest_candidate
 from priorflow.cluster import ends_if_reachable
 from priorflow.config import Settings
 from priorflow.deciding import GATES
-from priorflow.judging import CONFIDENCES
 from priorflow.masking import without_passwords
 from priorflow.opening import MLFLOW, reading
 from priorflow.quantities import format_instant
@@ -31,7 +30,7 @@ from priorflow.report import pages
 from priorflow.status import standing
 from priorflow.story import MethodRow, Story, WindowRow
 from priorflow.story_ledger import scores, verdicts, window_rows
-from trainers.abstention import STEPS
+from trainers.abstention import CONFIDENCES, STEPS
 from trainers.branching import AGAIN, OF, SKIPPED
 
 SHOWN: Final = 200  # windows in the figures

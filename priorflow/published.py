@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,43 +19,20 @@ from connectors.manifest import read_manifest
 from connectors.mlflow_registry import MANIFEST, POSTERIOR
 from posterior.families import make_family
 from posterior.snapshot import Json, LedgerCorrupt, Snapshot
+from priorflow.answering import ANSWERING, FORMAT, Answering
 from priorflow.config import ConfigError
 from priorflow.learning import encoder_sha256, recorded_model
-from stream.plan import canonical_json, sha256_json
-from trainers.abstention import Abstention, Tally, abstention
+from stream.plan import sha256_json
 from trainers.activations import Activations
 from trainers.answer import Answerer, AnswerSpec, NothingLearned, answerer_of
 from trainers.model import AdaptedModel, ModelSpec, encoder_folder
 from trainers.window import FamilySpec
 
-ANSWERING: Final = "answering.json"
 ENCODER: Final = "PRIORFLOW_ENCODER"  # where the encoder lies here
-FORMAT: Final = 1
-ALL: Final = 1.0  # a risk that withholds nothing
 
 
 class CannotOpen(ValueError):
     """A version's folder is not what was published, or what it needs is not here."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answering:
-    """How a snapshot answers; `confidences` add up the newest windows, a `risk` of 1 withholds nothing."""
-
-    snapshot: str
-    settings: Json
-    encoder: str
-    confidences: Tally
-    risk: float
-    alpha: float
-
-    def rule(self, risk: float, alpha: float) -> Abstention | None:
-        """Return when to withhold an answer; None: never. ValueError for what is no risk."""
-        return None if risk == ALL else abstention([self.confidences], risk=risk, alpha=alpha)
-
-    def to_bytes(self) -> bytes:
-        """Write it down; equal values give equal bytes."""
-        return canonical_json({"format": FORMAT, **asdict(self)})
 
 
 def read_answering(data: bytes) -> Answering:

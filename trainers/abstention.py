@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Final
 
 STEPS: Final = 100  # thresholds are hundredths
+CONFIDENCES: Final = "confidences"  # in a window's report: its `Tally`
 
 Tally = Sequence[tuple[int, int, int]]
 """Hundredths of confidence, rounded down, with how many forecasts had so much and how many were right."""

@@ -9,9 +9,8 @@ from typing import Protocol, final
 from posterior.family import ONE_TASK
 from posterior.snapshot import Snapshot
 from priorflow.config import Settings
-from priorflow.judging import CONFIDENCES
 from priorflow.learning import family_spec
-from trainers.abstention import Abstention, abstention
+from trainers.abstention import CONFIDENCES, Abstention, abstention
 from trainers.activations import Activations
 from trainers.answer import Answer, AnswerSpec, answerer_of
 from trainers.model import AdaptedModel

@@ -215,6 +215,38 @@ def test_promote_rollback_and_history_beside_a_run(home: Court, capsys: pytest.C
     home.writer.learn()  # and the run goes on
 
 
+LOADED = """
+import sys
+from priorflow import carrying_out
+from priorflow.cli import call
+
+def loaded():
+    print(*sorted(set(sys.argv[1].split()) & set(sys.modules)), sep=",")
+
+def recorded(*said):
+    loaded()
+    if "mlflow.enabled=false" in sys.argv:
+        follows(*said)
+
+follows, carrying_out.carry_out = carrying_out.carry_out, recorded
+status = call(["rollback", "--continue-from", "champion", "--to", *sys.argv[2:]])
+loaded()
+sys.exit(status)
+"""  # what a rollback has imported once its line is recorded, and at its end
+HEAVY = ("mlflow", "numpy", "pandas", "ray", "river", "torch", "transformers")
+
+
+@pytest.mark.parametrize("set_", [OFFLINE, ()], ids=["offline", "mlflow"])
+def test_a_decision_waits_for_no_library_it_does_not_need(home: Court, set_: tuple[str, ...]) -> None:
+    """Torch and its like take seconds to import. MLflow alone is needed, after the line, to point aliases."""
+    home.ledger.close()
+    first = champion(home.log())
+    command = [sys.executable, "-c", LOADED, " ".join(HEAVY), str(first), *set_]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=_env())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line for line in done.stdout.splitlines() if not line.startswith("{")] == ["", ""]
+
+
 def test_a_log_that_was_altered_is_not_shown(home: Court, capsys: pytest.CaptureFixture[str]) -> None:
     with closing(sqlite3.connect(".priorflow/ledger.db")) as database, database:
         database.execute("UPDATE decisions SET actor = 'nobody' WHERE seq = 1")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 from posterior.panel import NEW
-from priorflow.judging import CONFIDENCES, class_scores
+from priorflow.judging import class_scores
 from stream.plan import Member
 from stream.record import Position
+from trainers.abstention import CONFIDENCES
 
 AT = Position("mails", 0, 1)
 

@@ -14,10 +14,11 @@ import pytest
 from safetensors.torch import load
 
 from posterior.snapshot import Snapshot
+from priorflow.answering import ANSWERING
 from priorflow.config import Settings
 from priorflow.flavour import Withholding, confidences, flavour, requirements
 from priorflow.learning import encoder_path, learning_settings, model_spec, recorded_model
-from priorflow.published import ANSWERING, ENCODER, CannotOpen, open_published, read_answering
+from priorflow.published import ENCODER, CannotOpen, open_published, read_answering
 from stream.plan import canonical_json, sha256_json
 from tests.app.streams import small_settings
 from tests.app.versions import TEXTS, Published, published

@@ -24,13 +24,13 @@ from mlflow.pyfunc.model import PythonModel
 
 from connectors.blobs import open_blobs
 from posterior.snapshot import Snapshot
+from priorflow.answering import ANSWERING
 from priorflow.cli import call
 from priorflow.config import Settings
 from priorflow.console import Silent
 from priorflow.exit_codes import ExitCode
 from priorflow.flavour import OUTPUTS, flavour
 from priorflow.opening import MLFLOW, registry
-from priorflow.published import ANSWERING
 from priorflow.run import execute
 from stream.plan import canonical_json
 from stream.prediction_id import event_of, prediction_id

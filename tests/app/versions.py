@@ -12,13 +12,12 @@ from connectors.mlflow_registry import MANIFEST, POSTERIOR, Dressing
 from posterior.snapshot import Chain, Ledger, Snapshot
 from posterior.tensors import to_bytes
 from priorflow.config import Settings
-from priorflow.judging import CONFIDENCES
 from priorflow.learning import family_spec, learn_spec, learning_settings, model_spec
 from priorflow.serving.version import answer_spec
 from stream.plan import canonical_json, sha256_json
 from tests.app.streams import WORDS
 from tests.connectors.chain_builder import CIRCUMSTANCE, OWNER, Writer, learned, root
-from trainers.abstention import Tally
+from trainers.abstention import CONFIDENCES, Tally
 from trainers.activations import Activations
 from trainers.answer import Answerer, answerer_of
 from trainers.model import AdaptedModel
