@@ -11,6 +11,7 @@ from posterior.snapshot import Blobs, Decision, Ledger
 from priorflow.config import Settings
 from priorflow.console import Console
 from priorflow.flavour import publishing
+from priorflow.quantities import format_instant
 from priorflow.telling import tell_once
 
 
@@ -22,6 +23,7 @@ def carry_out(settings: Settings, ledger: Ledger, blobs: Blobs, line: Decision, 
         event=line.action,
         snapshot=line.snapshot,
         line=line.seq,
+        at=format_instant(line.at_ms),
         hash=line.hash,
     )
     if settings.mlflow.enabled:

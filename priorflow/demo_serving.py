@@ -1,6 +1,8 @@
 """The demo's end: a server answers a mail by the champion, the champion is taken back, and it answers again.
 
-All by the commands a person would type, in processes of their own.
+All by the commands a person would type, in processes of their own. Two times are told: from the decision's
+record to the first answer of the version that was put back, and how long the command took, which begins with
+a Python that starts and ends with whoever is told of it.
 """
 
 from __future__ import annotations
@@ -13,11 +15,15 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 from typing import Any, Final, final
 
 from priorflow.console import Console
+from priorflow.quantities import parse_instant
 
+_STARTS_S: Final = 300.0  # until the model is loaded, on a machine that does other things too
 _WITHIN_S: Final = 60.0
+_ENDS_S: Final = 30.0
 _LOOK_S: Final = 0.05
 
 
@@ -41,23 +47,42 @@ def _told(server: _Server, text: str, console: Console) -> None:
         served=True,
         answer=before,
     )
-    decided = time.monotonic()
-    server.run("rollback", "--reason", "the demo shows how")
-    after = server.ask(text)
-    while after["snapshot"] == before["snapshot"]:
-        if time.monotonic() - decided > _WITHIN_S:
+    begun = time.monotonic()
+    with server.begin("rollback", "--reason", "the demo shows how") as command:
+        after, answered_ms = _another(server, text, before["snapshot"], command)
+        decided_ms = _decided(command)
+    took_s, turned_s = time.monotonic() - begun, (answered_ms - decided_ms) / 1000
+    console.say(
+        f"$ priorflow rollback\n  {turned_s:.1f} s after the decision the server answers from "
+        f"{after['snapshot'][:12]} (the command took {took_s:.1f} s): {_line(after)}",
+        event="rolled_back",
+        seconds=round(turned_s, 2),
+        command_seconds=round(took_s, 2),
+        answer=after,
+    )
+
+
+def _another(
+    server: _Server, text: str, former: str, command: subprocess.Popen[str]
+) -> tuple[dict[str, Any], int]:
+    """Ask until another snapshot than the former answers; return its answer, and when that came."""
+    end = time.monotonic() + _WITHIN_S
+    while (answer := server.ask(text))["snapshot"] == former:
+        if command.poll():
+            msg = f"`priorflow rollback` ended with status {command.returncode}"
+            raise RuntimeError(msg)
+        if time.monotonic() > end:
             msg = "it still answers from the version that was taken back"
             raise RuntimeError(msg)
         time.sleep(_LOOK_S)
-        after = server.ask(text)
-    seconds = time.monotonic() - decided
-    console.say(
-        f"$ priorflow rollback\n  {seconds:.1f} s later the server answers from {after['snapshot'][:12]}: "
-        f"{_line(after)}",
-        event="rolled_back",
-        seconds=round(seconds, 2),
-        answer=after,
-    )
+    return answer, time.time_ns() // 1_000_000
+
+
+def _decided(command: subprocess.Popen[str]) -> int:
+    """Return when the decision was recorded, as the command tells it."""
+    out, _ = command.communicate(timeout=_WITHIN_S)
+    said = (json.loads(line) for line in out.splitlines())
+    return parse_instant(next(line["at"] for line in said if line["event"] == "rollback"))
 
 
 def _line(answer: dict[str, Any]) -> str:
@@ -88,28 +113,44 @@ class _Server:
             said: dict[str, Any] = json.load(response)
         return said
 
-    def run(self, *arguments: str) -> None:
-        """Run a command on the demo's chain."""
-        subprocess.run(  # noqa: S603 - ours
-            [*_command(self._folder), *arguments], check=True, capture_output=True, timeout=_WITHIN_S
-        )
+    @contextmanager
+    def begin(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """Have a command run on the demo's chain; it is over, one way or the other, when the context is."""
+        command = [*_command(self._folder), *arguments]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - ours
+            try:
+                yield process
+            finally:
+                process.kill()
 
 
 @contextmanager
 def _server(folder: Path) -> Iterator[_Server]:
+    """Start a server and wait until it listens, though no longer than it may take; then end it."""
     command = [*_command(folder), "serve", "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - ours
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - ours
+        patience = Timer(_STARTS_S, process.kill)
+        patience.start()
+        try:
+            assert process.stdout is not None
+            lines = (json.loads(line) for line in process.stdout)
+            told = next((line for line in lines if line["event"] == "serving"), None)
+            patience.cancel()
+            if told is None:
+                msg = f"it ended with status {process.wait(_WITHIN_S)} before it listened"
+                raise RuntimeError(msg)
+            yield _Server(folder, f"http://{told['host']}:{told['port']}")
+        finally:
+            patience.cancel()
+            _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
     try:
-        assert process.stdout is not None
-        lines = (json.loads(line) for line in process.stdout)
-        told = next((line for line in lines if line["event"] == "serving"), None)
-        if told is None:
-            msg = f"it ended with status {process.wait(_WITHIN_S)} before it listened"
-            raise RuntimeError(msg)
-        yield _Server(folder, f"http://{told['host']}:{told['port']}")
-    finally:
-        process.terminate()
-        process.communicate(timeout=_WITHIN_S)
+        process.communicate(timeout=_ENDS_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _command(folder: Path) -> list[str]:
