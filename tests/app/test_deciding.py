@@ -215,6 +215,24 @@ def test_promote_rollback_and_history_beside_a_run(home: Court, capsys: pytest.C
     home.writer.learn()  # and the run goes on
 
 
+def test_a_decision_stands_whoever_cannot_be_told(home: Court, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its command must not look as if nothing was done: it says which line stands, and who hears later."""
+    head = home.writer.head.sha
+    sets = ["--set", "decisions.webhook=https://hooks.example/x", "--set", "mlflow.tracking_uri=nowhere://x"]
+    sets += ["--set", "decisions.webhook_secret_file=gone"]
+    assert call(["promote", head, "--force", "--reason", "to see", *sets]) == ExitCode.OK
+    line = home.log()[-1]
+    assert champion(home.log()) == head
+    told, *untold = said(capsys)
+    assert (told["event"], told["line"]) == ("promote", line.seq)
+    assert [(one["event"], one["line"]) for one in untold] == [
+        ("not_publishing", line.seq),
+        ("not_telling", line.seq),
+    ]
+    assert all(f"line {line.seq} stands; " in one["text"] for one in untold)
+    assert "decisions.webhook_secret_file" in untold[1]["error"]
+
+
 LOADED = """
 import sys
 from priorflow import carrying_out

@@ -81,6 +81,16 @@ DOORS: Final[tuple[Mutant, ...]] = (
         ),
     ),
     *bugs(
+        "carrying out",
+        "priorflow/carrying_out.py",
+        (
+            "who cannot be told makes the decision fail",
+            "    except Exception as failed:",
+            "    except ConnectionError as failed:",
+            "tests/app/test_deciding.py::test_a_decision_stands_whoever_cannot_be_told",
+        ),
+    ),
+    *bugs(
         "pages",
         "priorflow/serving/app.py",
         (
