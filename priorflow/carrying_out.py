@@ -20,7 +20,7 @@ from priorflow.telling import tell_once
 
 
 def carry_out(settings: Settings, ledger: Ledger, blobs: Blobs, line: Decision, console: Console) -> None:
-    """Say what was decided, point the aliases, and tell the webhook, as far as they are there; never fails."""
+    """Say what was decided, point the aliases, and tell the webhook, as far as they are there."""
     done = {"promote": "promoted", "rollback": "rolled back to"}[line.action]
     console.say(
         f"{done} {line.snapshot[:12]}, line {line.seq} by {line.actor}",

@@ -114,6 +114,8 @@ class Apart:
             bufsize=0,
             start_new_session=True,  # Ctrl-C is for us to hear
         )
+        if self._closed:  # meanwhile: whoever closes has found nothing to end, and waits for the turn
+            self._process.kill()
         try:
             self._talk(self._common, _STARTS_S)
         except Unwell:

@@ -59,7 +59,9 @@ BEARER: Final = HTTPBearer(
     auto_error=False, description="The key of serve.api_key; to decide, that of serve.decision_key."
 )  # for OpenAPI to show
 Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{6,64}$")]
-_PRINTED: Final = r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$"  # one line that says something
+# Controls, and what turns the order of letters: a line of the log must read as it is written.
+_UNSEEN: Final = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+_PRINTED: Final = rf"^[^{_UNSEEN}]*[^\s{_UNSEEN}][^{_UNSEEN}]*$"  # one line that says something
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, max_length=500, pattern=_PRINTED)]
 By = Annotated[str, StringConstraints(strip_whitespace=True, max_length=100, pattern=_PRINTED)]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Condition, Thread
@@ -82,8 +82,13 @@ class Desk:
         """Tell whether the thread still serves."""
         return self._thread.is_alive()
 
-    def ask(self, texts: Sequence[Asked]) -> Future[Told]:
-        """Put a request in line; Full if that would be too long, NobodyInCharge before the first version."""
+    def ask(
+        self, texts: Sequence[Asked], *, heard: Callable[[Future[Told]], None] | None = None
+    ) -> Future[Told]:
+        """Put a request in line; Full if that would be too long, NobodyInCharge before the first version.
+
+        `heard` is called with what came of it, in the line's own thread, however soon that is.
+        """
         with self._changed:
             if self._version is None or self._stopping:
                 raise NobodyInCharge
@@ -91,6 +96,8 @@ class Desk:
             if self._waiting + len(texts) > self._most or wait_s > self._patience_s:
                 raise Full(self._waiting, wait_s)
             told: Future[Told] = Future()
+            if heard is not None:  # before anybody can answer, or it would be called by whoever asks
+                told.add_done_callback(heard)
             self._waiting += len(texts)
             self._requests.append((texts, told))
             self._changed.notify_all()

@@ -63,14 +63,12 @@ class Shadow:
         if version is None or _same(version, champion.version) or not chosen(event_id, self._share):
             return
         try:
-            told = self._desk.ask([asked])
+            self._desk.ask([asked], heard=partial(self._heard, event_id, at_ms, champion))
         except Full:
             with self._counting:
                 self._dropped += 1
         except NobodyInCharge:
             pass  # it stops
-        else:
-            told.add_done_callback(partial(self._heard, event_id, at_ms, champion))
 
     @property
     def standing(self) -> Stood:

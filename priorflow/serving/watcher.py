@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from threading import Event, Thread
 from typing import Final, Protocol, final
@@ -88,7 +89,7 @@ class Watcher:
     def start(self, *, look: bool = True) -> None:
         """Look once, unless told not to wait for that, then go on looking in the background."""
         if look:
-            self.look()
+            self._look()
         self._thread.start()
 
     def stop(self) -> None:
@@ -113,10 +114,13 @@ class Watcher:
 
     def _watch(self) -> None:
         while not self._stop.wait(self._poll_s):
-            try:
-                self.look()
-            except Exception as failed:  # noqa: BLE001 - a server that no longer follows must say so, and go on
-                self._stand(self._standing.by, f"the {self._who} cannot be looked up: {failed!r}")
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            self.look()
+        except Exception as failed:  # noqa: BLE001 - a server that no longer follows must say so, and go on
+            self._stand(self._standing.by, f"the {self._who} cannot be looked up: {failed!r}")
 
     def _wanted(self) -> tuple[Wanted | None, str | None]:
         """Return who should answer, and what was wrong on the way to know it."""
@@ -164,7 +168,8 @@ class Watcher:
             return
         since = before.since if (trouble is None) == (before.trouble is None) else self._now()
         self._standing = replace(before, by=by, trouble=trouble, since=since)
-        self._tell(self._standing)
+        with suppress(Exception):  # who listens may have gone; that is no reason to stop looking
+            self._tell(self._standing)
 
 
 def _verified(wanted: Wanted, posterior: bytes) -> None:

@@ -134,6 +134,12 @@ ANSWERS: Final[tuple[Mutant, ...]] = (
             _WATCHER + "test_bytes_that_are_not_the_posterior_do_not_answer",
         ),
         (
+            "who cannot be told ends the looking",
+            "with suppress(Exception):  #",
+            "if True:  #",
+            _WATCHER + "test_it_goes_on_looking_though_nobody_can_be_told",
+        ),
+        (
             "what is kept wins over the log",
             "if found is None and self._desk.version is None:",
             "if self._desk.version is None:",

@@ -91,6 +91,16 @@ DOORS: Final[tuple[Mutant, ...]] = (
         ),
     ),
     *bugs(
+        "reasons",
+        "priorflow/serving/decisions.py",
+        (
+            "a reason that reads another way than it is written",
+            r"-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069",
+            "",
+            _DECISIONS + "test_what_does_not_fit_is_told_where",
+        ),
+    ),
+    *bugs(
         "pages",
         "priorflow/serving/app.py",
         (

@@ -45,6 +45,12 @@ SHADOWS: Final[tuple[Mutant, ...]] = (
         "shadow",
         "priorflow/serving/shadow.py",
         (
+            "who answers hears for the shadow",
+            "self._desk.ask([asked], heard=partial(",
+            "self._desk.ask([asked]).add_done_callback(partial(",
+            _SHADOW + "test_who_answers_never_hears_for_the_shadow_however_quick_it_is",
+        ),
+        (
             "what is dropped is not counted",
             "                self._dropped += 1\n",
             "                pass\n",
@@ -95,6 +101,16 @@ SHADOWS: Final[tuple[Mutant, ...]] = (
             "prediction_id(beside.event_id, beside.champion.version.snapshot.sha)",
             "prediction_id(beside.event_id, beside.shadow.version.snapshot.sha)",
             _SHADOW + "test_what_came_of_it_is_in_meters_on_the_page_and_in_the_file",
+        ),
+    ),
+    *bugs(
+        "apart",
+        "priorflow/serving/apart.py",
+        (
+            "closed while it starts, it loads all the same",
+            "        if self._closed:  #",
+            "        if False:  #",
+            "tests/app/serving/test_apart.py::test_closed_while_it_is_being_started_it_ends_at_once",
         ),
     ),
     *bugs(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -78,6 +82,30 @@ def test_of_many_the_last_two_are_held_and_an_older_one_is_loaded_again(
 ) -> None:
     each = [apart.load(replace(chain.head, chain=f"chain {i}"), chain.posterior) for i in range(4)]
     assert len({str(one.answer(TEXT)) for one in each}) == 1
+
+
+def test_closed_while_it_is_being_started_it_ends_at_once(
+    chain: Published, apart: Apart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever closes comes while the process is being made, and must not wait until it has loaded a model."""
+    closing = threading.Thread(target=apart.close)
+    popen = subprocess.Popen
+
+    def slowly(*said: Any, **more: Any) -> subprocess.Popen[bytes]:
+        monkeypatch.undo()
+        closing.start()
+        while not apart._closed:
+            pass
+        closing.join(0.1)  # it waits for the turn now
+        return popen(*said, **more)
+
+    monkeypatch.setattr("priorflow.serving.apart._PROGRAM", "import time; time.sleep(30)")
+    monkeypatch.setattr("priorflow.serving.apart.subprocess.Popen", slowly)
+    begun = time.monotonic()
+    with pytest.raises(Unwell, match="gone"):
+        apart.load(chain.head, chain.posterior)
+    closing.join(60)
+    assert time.monotonic() - begun < 20
 
 
 def test_after_the_end_it_answers_nothing(chain: Published, apart: Apart) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,17 @@ from priorflow.config import load
 from priorflow.serving.app import application
 from priorflow.serving.comparing import Beside, Heard, chosen
 from priorflow.serving.comparisons import BEFORE, NAME, Comparisons
-from priorflow.serving.desk import Desk
+from priorflow.serving.desk import Desk, Told
 from priorflow.serving.gauges import Gauges
 from priorflow.serving.shadow import Shadow
 from priorflow.serving.watcher import Watcher
 from stream.prediction_id import event_of
 from tests.app.serving.clerk import Clerk, version
 from tests.app.serving.test_comparing import beside
-from tests.app.serving.test_watcher import Town
+from tests.app.serving.test_watcher import Town, settle
 
 WAIT_S = 10
 LONG = "a long text, all in all"
-
-
-def settle(done: Callable[[], bool]) -> None:
-    waited = threading.Event()
-    for _ in range(WAIT_S * 200):
-        if done():
-            return
-        waited.wait(0.005)
-    pytest.fail("nothing came of it")
 
 
 class Pair:
@@ -79,6 +71,26 @@ def test_what_was_answered_is_compared(pair: Pair, heard: list[Beside]) -> None:
     assert (one.event_id, one.at_ms, one.difference.agrees) == ("m1", 5, True)
     assert (one.champion.version.snapshot.index, one.shadow.version.snapshot.index) == (1, 2)
     assert pair.shadow.standing.sums.events == 1
+
+
+def test_who_answers_never_hears_for_the_shadow_however_quick_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Listeners write files and topics: that is for the line's own thread, also where it was done at once."""
+    threads = list[int]()
+    pair = Pair(lambda _: threads.append(threading.get_ident()))
+    ask = Desk.ask
+
+    def at_once(desk: Desk, *asked: Any, **more: Any) -> Future[Told]:
+        told = ask(desk, *asked, **more)
+        told.result(WAIT_S)
+        return told
+
+    monkeypatch.setattr(Desk, "ask", at_once)
+    pair.see("m1")
+    settle(lambda: bool(threads))
+    pair.desk.stop()
+    assert threads != [threading.get_ident()]
 
 
 def test_a_full_line_drops_and_counts_and_nobody_waits(pair: Pair, heard: list[Beside]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,15 @@ from priorflow.serving.watcher import Standing, Watcher
 from tests.app.serving.clerk import RULE, Clerk, snapshot
 
 BYTES = {index: f"posterior {index}".encode() for index in range(4)}
+
+
+def settle(done: Callable[[], bool]) -> None:
+    waited = threading.Event()
+    for _ in range(2_000):
+        if done():
+            return
+        waited.wait(0.005)
+    pytest.fail("nothing came of it")
 
 
 def wanted(index: int) -> Wanted:
@@ -234,6 +244,23 @@ def test_nothing_stops_it_from_looking(
     town.log = wanted(1)
     while desk.version is None:
         pass
+    watcher.stop()
+
+
+def test_it_goes_on_looking_though_nobody_can_be_told(desk: Desk, town: Town) -> None:
+    """Also from a first look that failed for a fault of ours."""
+
+    def gone(standing: Standing) -> None:
+        raise BrokenPipeError(str(standing))
+
+    town.log = ZeroDivisionError("ours")
+    watcher = Watcher(desk, town, poll_s=0.01, tell=gone)
+    watcher.start()
+    assert "ZeroDivisionError" in (watcher.standing.trouble or "")
+    town.log = LedgerUnavailable("gone")
+    settle(lambda: "cannot be read" in (watcher.standing.trouble or ""))
+    town.log = wanted(1)
+    settle(lambda: answering(desk) == 1)
     watcher.stop()
 
 
