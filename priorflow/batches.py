@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass, replace
 from typing import Final, final
 
@@ -79,13 +80,16 @@ def outcomes(records: Sequence[Record], desk: Desk, *, within_s: float) -> Itera
 
 def _said(desk: Desk, asked: Asked, within_s: float, *, alone: bool) -> Told | Refusal:
     told = desk.ask([asked])
-    try:
-        return told.result(max(0.0, within_s))
-    except Exception as failed:
-        if told.done():
-            reason = "; ".join([f"{type(failed).__name__}: {failed}", *getattr(failed, "__notes__", ())])
-            return Refusal(STAGE, reason)
+    # Looked at once: an answer that comes as its time ends is an answer, or late; never the model's fault.
+    done, _ = wait([told], max(0.0, within_s))
+    if not done:
         told.cancel()
         if alone:
             return Refusal(STAGE, f"no answer within {within_s:.0f} s")
-        raise TooSlow from failed
+        raise TooSlow
+    failed = told.exception()
+    if failed is None:
+        return told.result()
+    return Refusal(
+        STAGE, "; ".join([f"{type(failed).__name__}: {failed}", *getattr(failed, "__notes__", ())])
+    )

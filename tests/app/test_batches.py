@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 
 import pytest
 from hypothesis import given
@@ -90,6 +91,35 @@ def test_a_batch_that_takes_too_long_is_put_back_and_a_text_alone_is_refused(
     assert one.said == Refusal("model", "no answer within 0 s")
     clerk.gate.set()
     assert kinds(list(outcomes(records("a", "b"), desk, within_s=WAIT_S))) == "aa"
+
+
+class Late(Future[Told]):
+    """One whose answer comes between the end of its time and the next look at it."""
+
+    def result(self, timeout: float | None = None) -> Told:
+        try:
+            return super().result(timeout)
+        except TimeoutError:
+            self.set_result(Told(version(Clerk("late")), (Clerk("late").answer("a"),), 0.0))
+            raise
+
+
+def test_an_answer_that_comes_as_its_time_ends_is_no_letter(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Desk, "ask", lambda *_: Late())
+    with pytest.raises(TooSlow):
+        list(outcomes(records("a", "b"), desk, within_s=0.01))
+
+
+def test_a_model_that_gives_up_by_its_own_clock_has_failed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: Future[Told] = Future()
+    given.set_exception(TimeoutError("a kernel hung"))
+    monkeypatch.setattr(Desk, "ask", lambda *_: given)
+    (one, _) = outcomes(records("a", "b"), desk, within_s=WAIT_S)
+    assert one.said == Refusal("model", "TimeoutError: a kernel hung")
 
 
 seconds = st.floats(1e-6, 1e4)

@@ -225,7 +225,9 @@ def test_a_shadow_answers_on_a_topic_of_its_own(settings: Settings, kafka: Kafka
     finally:
         process.kill()
         process.communicate()
-    answers = {raw.key: json.loads(raw.value or b"") for raw in read(kafka, settings.kafka.topics.answers)}
+    written = read(kafka, settings.kafka.topics.answers)
+    assert Counter(raw.key for raw in written) == Counter({name.encode() for name in names})
+    answers = {raw.key: json.loads(raw.value or b"") for raw in written}
     assert {said["snapshot"] for said in answers.values()} == {champion}
     shadows = read(kafka, settings.kafka.topics.shadow)
     assert Counter(raw.key for raw in shadows) == Counter({name.encode() for name in names})

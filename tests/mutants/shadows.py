@@ -128,8 +128,8 @@ SHADOWS: Final[tuple[Mutant, ...]] = (
         "priorflow/batches.py",
         (
             "a text that fails takes its batch along",
-            "        if told.done():\n",
-            "        if False:\n",
+            "    failed = told.exception()\n",
+            "    failed, _ = None, told.result()\n",
             _BATCHES + "test_a_text_that_fails_costs_its_neighbours_nothing",
         ),
         (
@@ -140,15 +140,33 @@ SHADOWS: Final[tuple[Mutant, ...]] = (
         ),
         (
             "neighbours of a slow text are set aside",
-            "        raise TooSlow from failed\n",
+            "        raise TooSlow\n",
             "        return Refusal(STAGE, 'slow')\n",
             _BATCHES + "test_a_batch_that_takes_too_long_is_put_back_and_a_text_alone_is_refused",
+        ),
+        (
+            "an answer that comes as its time ends is a letter",
+            "    done, _ = wait([told], max(0.0, within_s))\n",
+            "    try:\n        told.result(max(0.0, within_s))\n        done = {told}\n"
+            "    except Exception as slow:\n        if told.done():\n"
+            "            return Refusal(STAGE, f'{type(slow).__name__}: {slow}')\n        done = set()\n",
+            _BATCHES + "test_an_answer_that_comes_as_its_time_ends_is_no_letter",
         ),
         (
             "the pace only grows",
             "min(self.most, 2 * self.at_once, fits)",
             "min(self.most, 2 * self.at_once)",
             _BATCHES + "test_a_pace_never_takes_more_than_fits_by_what_it_has_seen",
+        ),
+    ),
+    *bugs(
+        "scoring",
+        "priorflow/scoring.py",
+        (
+            "a shadow sees what was undone",
+            "                raise\n            return False\n",
+            "                raise\n            self._told(done)\n            return False\n",
+            "tests/app/test_scorer.py",
         ),
     ),
     *bugs(

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,15 @@ class Pair:
     def see(self, name: str, text: str = LONG) -> None:
         heard = Heard(version=self.champion, answer=self.champion.answerer.answer(text), seconds=0.1)
         self.shadow.see(name, (text, ""), heard, at_ms=5)
+
+    @contextmanager
+    def answering(self) -> Iterator[Desk]:
+        """Have the champion answer in a line of its own."""
+        desk = Desk(most=8, patience_s=float("inf"))
+        desk.start()
+        desk.offer(self.champion).result(WAIT_S)
+        yield desk
+        desk.stop()
 
     def idle(self) -> None:
         settle(lambda: self.desk.waiting == 0)
