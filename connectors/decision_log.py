@@ -84,10 +84,13 @@ def line_hash(line: Decision) -> str:
     return sha256_json({name: value for name, value in asdict(line).items() if name != "hash"})
 
 
-def check_log(log: Sequence[Decision]) -> None:
-    """Raise LedgerCorrupt at the first line that was altered, removed or put in."""
-    before = ""
-    for place, line in enumerate(log):
+def check_log(log: Sequence[Decision], since: int = 0) -> None:
+    """Raise LedgerCorrupt at the first line that was altered, removed or put in.
+
+    `log` may begin with the line of the number `since`; then what that chains to is for the caller to know.
+    """
+    before = log[0].before if log and since else ""
+    for place, line in enumerate(log, since):
         if line.seq != place or line.before != before or line.hash != line_hash(line):
             message = (
                 f"chain {line.chain}: the decision log does not chain at line {place}; it was "

@@ -306,10 +306,10 @@ class SqlLedger:
         with self._read() as connection:
             return rows.decision_count(connection, chain)
 
-    def decisions(self, chain: str) -> Sequence[Decision]:
-        """Return the decision log, oldest first; raises LedgerCorrupt if it does not chain."""
+    def decisions(self, chain: str, *, since: int = 0) -> Sequence[Decision]:
+        """Return the decision log from a line on, oldest first; raises LedgerCorrupt if it does not chain."""
         with self._read() as connection:
-            return rows.decision_log(connection, chain)
+            return rows.decision_log(connection, chain, since)
 
     def close(self) -> None:
         """Let go of the database."""

@@ -171,11 +171,12 @@ def _outbox(row: RowMapping) -> OutboxRow:
     return OutboxRow(**{name: row[name] for name in names})
 
 
-def decision_log(connection: Connection, chain: str) -> Sequence[Decision]:
-    """Return the decision log, checked from its first line."""
-    lines = select(decisions).where(decisions.c.chain == chain).order_by(decisions.c.seq)
+def decision_log(connection: Connection, chain: str, since: int = 0) -> Sequence[Decision]:
+    """Return the decision log from a line on, checked from there."""
+    behind = decisions.c.chain == chain, decisions.c.seq >= since
+    lines = select(decisions).where(*behind).order_by(decisions.c.seq)
     log = [_decision(row) for row in connection.execute(lines).mappings()]
-    check_log(log)
+    check_log(log, since)
     return log
 
 

@@ -319,10 +319,10 @@ class MemoryLedger:
         """Return how many lines the decision log has."""
         return len(self.decisions(chain))
 
-    def decisions(self, chain: str) -> Sequence[Decision]:
-        """Return the decision log, oldest first."""
+    def decisions(self, chain: str, *, since: int = 0) -> Sequence[Decision]:
+        """Return the decision log from a line on, oldest first."""
         line = self._lines.get(chain)
-        return list(line.log) if line else []
+        return line.log[since:] if line else []
 
     def close(self) -> None:
         """Keep everything: memory has nothing to let go of."""

@@ -383,8 +383,12 @@ class Ledger(Protocol):
         """Return how many lines the decision log has; 0 for a chain that is not there. Cheap to ask often."""
         ...
 
-    def decisions(self, chain: str) -> Sequence[Decision]:
-        """Return the decision log, oldest first; raises LedgerCorrupt if its hashes do not chain."""
+    def decisions(self, chain: str, *, since: int = 0) -> Sequence[Decision]:
+        """Return the decision log, oldest first; raises LedgerCorrupt if its hashes do not chain.
+
+        Only lines from the number `since` on are read and verified: whoever asks knows those before, and
+        should know that first line's hash, for it chains to them.
+        """
         ...
 
     def close(self) -> None:

@@ -39,26 +39,49 @@ class Wanted:
     rule: Abstention | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What was read of a log up to its line `at`, of this hash ("" for none), and what follows from it."""
+
+    at: int = 0
+    hash: str = ""
+    champion: str | None = None
+    candidate: str | None = None
+
+
 @final
 class Log:
-    """The decision log as a server follows it: read whole, and verified, only when it has grown."""
+    """The decision log as a server follows it: verified whole at first, then from its last known line on.
+
+    A log whose last known line is gone or another one, as of a ledger from a backup, is read whole again.
+    """
 
     def __init__(self, ledger: Ledger, chain: str) -> None:
         self._ledger, self._chain = ledger, chain
-        self._seen: tuple[int, str | None, str | None] = (0, None, None)
+        self._seen = _Seen()
 
     def champion(self) -> str | None:
         """Return who is in charge; None while nobody was promoted, or there is no such chain."""
-        return self._read()[1]
+        return self._read().champion
 
     def candidate(self) -> str | None:
         """Return whom the gates judged last, unless to put it back; None while they judged nobody."""
-        return self._read()[2]
+        return self._read().candidate
 
-    def _read(self) -> tuple[int, str | None, str | None]:
-        if self._ledger.decided(self._chain) != self._seen[0]:
-            log = self._ledger.decisions(self._chain)
-            self._seen = len(log), champion(log), newest_candidate(log)
+    def _read(self) -> _Seen:
+        seen = self._seen
+        lines = self._ledger.decisions(self._chain, since=seen.at)
+        if seen.hash and (not lines or lines[0].hash != seen.hash):
+            seen, lines = _Seen(), self._ledger.decisions(self._chain)
+        if lines:
+            self._seen = _Seen(
+                at=lines[-1].seq,
+                hash=lines[-1].hash,
+                champion=champion(lines) or seen.champion,
+                candidate=newest_candidate(lines) or seen.candidate,
+            )
+        else:
+            self._seen = seen
         return self._seen
 
 

@@ -610,6 +610,13 @@ class TestDecisions:
         assert (champion(log), previous(log)) == (first.sha, None)
         assert champion(log[:1]) is None
 
+    def test_the_log_may_be_read_from_a_line_on(self, store: Store, writer: Writer) -> None:
+        row, ledger = writer.learn(), store.ledger()
+        lines = [self.decide(ledger, action, row) for action in ("promote", "wait", "refuse", "wait")]
+        for since in range(len(lines) + 2):
+            assert list(store.ledger().decisions("main", since=since)) == lines[since:]
+        assert list(store.ledger().decisions("no such chain", since=1)) == []
+
     def test_a_line_goes_only_where_one_looked(self, store: Store, writer: Writer) -> None:
         row, ledger = writer.learn(), store.ledger()
 

@@ -114,6 +114,28 @@ SHADOWS: Final[tuple[Mutant, ...]] = (
         ),
     ),
     *bugs(
+        "log followed",
+        "priorflow/serving/champions.py",
+        (
+            "a log from a backup is gone on with",
+            "if seen.hash and (not lines or lines[0].hash != seen.hash):",
+            "if seen.hash and not lines:",
+            _CHAMPIONS + "test_a_ledger_from_a_backup_is_read_whole_again",
+        ),
+        (
+            "every look reads it whole",
+            "self._ledger.decisions(self._chain, since=seen.at)",
+            "self._ledger.decisions(self._chain)[seen.at :]",
+            _CHAMPIONS + "test_followed_line_by_line_it_names_whom_the_whole_log_names",
+        ),
+        (
+            "lines that put nobody in charge end who was",
+            "champion=champion(lines) or seen.champion,",
+            "champion=champion(lines),",
+            _CHAMPIONS + "test_followed_line_by_line_it_names_whom_the_whole_log_names",
+        ),
+    ),
+    *bugs(
         "candidates",
         "priorflow/case.py",
         (
@@ -147,9 +169,10 @@ SHADOWS: Final[tuple[Mutant, ...]] = (
         (
             "an answer that comes as its time ends is a letter",
             "    done, _ = wait([told], max(0.0, within_s))\n",
-            "    try:\n        told.result(max(0.0, within_s))\n        done = {told}\n"
-            "    except Exception as slow:\n        if told.done():\n"
-            "            return Refusal(STAGE, f'{type(slow).__name__}: {slow}')\n        done = set()\n",
+            (
+                "    try:\n        return told.result(within_s)\n    except Exception as failed:\n"
+                "        if told.done():\n            return Refusal(STAGE, str(failed))\n    done = False\n"
+            ),
             _BATCHES + "test_an_answer_that_comes_as_its_time_ends_is_no_letter",
         ),
         (
