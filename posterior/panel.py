@@ -39,8 +39,8 @@ NEW: Final = ""  # the name of "a class nobody has seen" in a forecast; no label
 UNSEEN: Final = -1  # the truth of an event whose class was not known when it was foretold
 
 
-class NoPieces(ValueError):
-    """A snapshot's panel is of a release that did not count pieces; its chain cannot go on with it."""
+class OtherPanel(ValueError):
+    """A snapshot's panel is of a release with other heads or experts; its chain cannot go on with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,15 +54,18 @@ class Expert:
 
 ROWS: Final = tuple(Expert(rows=1 / t) for t in (1.0, 1.5, 2.0, 3.0))
 ALONE: Final = (
-    *(Expert(views=f) for f in (24.0, 48.0, 96.0)),
-    *(Expert(pieces=s) for s in (0.025, 0.05, 0.1)),
+    *(Expert(views=f) for f in (192.0, 384.0, 768.0)),
+    *(Expert(pieces=s) for s in (0.05, 0.1)),
 )
 _SURENESS: Final = (0.25, 0.5, 1.0, 2.0)
-TOGETHER: Final = (
-    *(Expert(views=48.0 * c, pieces=0.05 * c) for c in _SURENESS),
-    *(Expert(views=48.0 * c, pieces=0.05 * c, rows=0.25 * c) for c in _SURENESS),
+TOGETHER: Final = tuple(
+    Expert(views=f * c, pieces=0.05 * c, rows=r * c)
+    for f in (192.0, 384.0)
+    for r in (0.0, 0.5)
+    for c in _SURENESS
 )
 EXPERTS: Final = (*ROWS, *ALONE, *TOGETHER)
+FAVOURITE: Final = Expert(views=192.0, pieces=0.05)  # half of the pool is its at first
 CONSTANTS: Final = (0.001, 0.01, 0.1)  # pi_new, whatever the features say
 ODDS: Final = tuple((pi, features) for pi in (0.01, 0.1) for features in (128.0, 64.0, 38.4))
 WORTH: Final = 20.0  # events that the pools' weights of before count for
@@ -135,7 +138,7 @@ FIELDS: Final = ("generative", "words", "pool")
 
 
 def restore(tensors: Tensors) -> tuple[Panel | None, dict[str, Tensor]]:
-    """Split a snapshot's tensors into the panel, if there is one, and those of the family; or NoPieces."""
+    """Split a snapshot's tensors into the panel, if there is one, and those of the family; or OtherPanel."""
     parts: dict[str, dict[str, Tensor]] = {field: {} for field in FIELDS}
     rest: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -144,19 +147,27 @@ def restore(tensors: Tensors) -> tuple[Panel | None, dict[str, Tensor]]:
             parts[field][slot] = tensor
         else:
             rest[name] = tensor
-    if parts["generative"] and not parts["words"]:
+    if parts["generative"] and _sizes(parts) != (len(EXPERTS), len(CONSTANTS) + len(ODDS)):
         msg = (
-            "this snapshot's panel has no counts of pieces, as panels had at first: derive the chain again "
-            "with `priorflow replay --into NEW`, or start a new one"
+            "this snapshot's panel is of a release with other heads or experts: derive the chain again with "
+            "`priorflow replay --into NEW`, or start a new one"
         )
-        raise NoPieces(msg)
+        raise OtherPanel(msg)
     return (Panel(**parts) if parts["generative"] else None), rest
+
+
+def _sizes(parts: Mapping[str, Tensors]) -> tuple[int, int] | None:
+    """Return how many experts there are of classes and of novelty; None without counts of pieces."""
+    pool = parts["pool"]
+    return (len(pool["classes"]), len(pool["novelty"])) if parts["words"] else None
 
 
 def founded(sight: Sight) -> Panel:
     """Return the panel before it has learned: it knows where views lie, and no class."""
     centre = sight.views.double().mean(dim=0)
-    pool = {"classes": even(len(EXPERTS)), "novelty": even(len(CONSTANTS) + len(ODDS))}
+    classes = 0.5 * even(len(EXPERTS))
+    classes[EXPERTS.index(FAVOURITE)] += 0.5
+    pool = {"classes": classes, "novelty": even(len(CONSTANTS) + len(ODDS))}
     held = _named(moments.nothing(centre.numel())) | {"centre": centre}
     return Panel(generative=held, words={"counts": dictionary.nothing(sight.vocabulary)}, pool=pool)
 
@@ -286,18 +297,10 @@ def _of(log_p: Tensor, truth: Tensor) -> Tensor:
 
 
 def _named(evidence: Moments) -> dict[str, Tensor]:
-    """Return moments by name, half of the scatter left out: it is symmetric.
-
-    `seen` and `firsts` say nothing that `count` does not; without them chains would not replay to the bit.
-    """
+    """Return moments by name, half of the scatter left out: it is symmetric."""
     rows, columns = torch.tril_indices(*evidence.scatter.shape)
-    return {
-        "count": evidence.count,
-        "seen": evidence.count.clone(),
-        "firsts": (evidence.count > 0).double(),
-        "mean": evidence.mean,
-        "scatter": evidence.scatter[rows, columns],
-    }
+    scatter = evidence.scatter[rows, columns]
+    return {"count": evidence.count, "mean": evidence.mean, "scatter": scatter}
 
 
 def _moments(panel: Panel) -> Moments:

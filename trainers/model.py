@@ -48,6 +48,7 @@ HEAD = "head"
 PEFT_WEIGHTS: Final = "adapter_model.safetensors"
 _PEFT_KINDS: Final = {"down": "lora_A", "up": "lora_B"}
 _PACKAGE = "package:"
+VIEWED: Final = (0, 4, 5)  # sixths of the way up where a panel looks; and at what the last layer leads to
 MOST_PIECES: Final = 512  # of a text, told to a head that counts them; the model itself reads `max_tokens`
 _PREFIXED: Final = "priorflow_prefixed"  # transformers' scaled dot-product attention, taking a prefix
 
@@ -131,9 +132,9 @@ class AdaptedModel:
         self._warm = self._warm_start()
 
     def _view_at(self, stack: str, first: int) -> None:
-        """Look at what enters the first layer and the middle one, before the prefix is stopped there."""
+        """Look at what enters the first layer and two near the end, before the prefix is stopped there."""
         whole, top = cut.layers_of(self._bottom, stack), cut.layers_of(self._top, stack)
-        for place in (0, len(whole) // 2):
+        for place in sorted({len(whole) * sixths // 6 for sixths in VIEWED}):
             layer = whole[place] if place <= first else top[place - first]
             layer.register_forward_pre_hook(self._look, with_kwargs=True)
 
@@ -223,10 +224,10 @@ class AdaptedModel:
 
     @torch.no_grad()
     def views(self, activation: Tensor, passed: Sequence[Tensor]) -> Tensor:
-        """Return what the model makes of one text where nothing is adapted, (3, d): the text's alone.
+        """Return what the model makes of one text where nothing is adapted, (views, d): the text's alone.
 
-        What enters the first layer and the middle one, its mean over tokens, and what the last one leads
-        to, pooled; all at unit mean square. `passed` is what `enter` saw.
+        What enters the layers at `VIEWED`, its mean over tokens, and what the last one leads to, pooled; all
+        at unit mean square. `passed` is what `enter` saw.
         """
         with self._looking() as above:
             last = self._unit(self._pooled(*self.hidden([activation], {})))[0]

@@ -188,7 +188,7 @@ class RayUpdater:
     def carry_out(self, order: Order) -> Outcome:
         """Offer the order and wait; raises NotFinite as the worker did, or WorkersLost.
 
-        NoPieces before anything is offered: a worker that raises it would be started again for ever.
+        OtherPanel before anything is offered: a worker that raises it would be started again for ever.
         """
         panel.restore(order.parent)
         step = ray.get(self._feed.put.remote(order))

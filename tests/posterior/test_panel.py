@@ -12,7 +12,7 @@ from torch import Tensor
 
 from posterior import dictionary, generative, moments, panel
 from posterior.family import tensors_of
-from posterior.panel import EXPERTS, NoPieces, Panel, Sight
+from posterior.panel import EXPERTS, OtherPanel, Panel, Sight
 from posterior.predict import entropy
 from posterior.tensors import from_bytes, to_bytes
 
@@ -153,6 +153,13 @@ def test_those_who_foretold_are_heard() -> None:
     assert after.generative is state.generative
 
 
+def test_at_first_views_and_pieces_together_have_half_of_the_say() -> None:
+    at_first = panel.founded(events(3, 2, 0)[0]).pool["classes"]
+    assert float(at_first.sum()) == pytest.approx(1.0)
+    assert 0.5 < float(at_first[EXPERTS.index(panel.FAVOURITE)]) < 0.6
+    assert panel.FAVOURITE.rows == 0.0
+
+
 def test_new_classes_are_expected_where_they_came() -> None:
     state, (features, _) = taught(), events(60, 3, 9)
     never = torch.full((60,), panel.UNSEEN)
@@ -167,7 +174,7 @@ def test_a_class_the_window_lacks_keeps_its_row_bit_for_bit() -> None:
     state, (features, labels) = taught(), events(50, 3, 10, first=1)
     after = panel.learned(state, features, labels, classes=3)
     assert torch.equal(after.words["counts"][0], state.words["counts"][0])
-    for name in ("mean", "count", "seen"):
+    for name in ("mean", "count"):
         assert torch.equal(after.generative[name][0], state.generative[name][0])
         assert not torch.equal(after.generative[name][1:], state.generative[name][1:])
 
@@ -181,8 +188,8 @@ def test_windows_in_any_order_are_one_evidence() -> None:
     assert torch.equal(first.words["counts"], second.words["counts"])
     assert torch.equal(first.words["counts"], whole.words["counts"])
     one, two, all_at_once = first.generative, second.generative, whole.generative
-    assert float(all_at_once["seen"].sum()) == float(one["count"].sum()) == 70
-    for name in ("mean", "count", "scatter", "seen"):
+    assert float(all_at_once["count"].sum()) == float(one["count"].sum()) == 70
+    for name in ("mean", "count", "scatter"):
         assert torch.allclose(one[name], two[name], atol=1e-9)
         assert torch.allclose(one[name], all_at_once[name], atol=1e-9)
 
@@ -208,10 +215,13 @@ def test_bytes_and_back() -> None:
     assert panel.restore(rest) == (None, rest)
 
 
-def test_a_panel_of_before_pieces_were_counted_is_told() -> None:
-    old = {k: v for k, v in tensors_of(taught()).items() if not k.startswith("words/")}
-    with pytest.raises(NoPieces, match="replay --into"):
-        panel.restore(old)
+def test_a_panel_of_another_release_is_told() -> None:
+    """One of before pieces were counted, and one whose pools had other experts."""
+    now = tensors_of(taught())
+    uncounted = {k: v for k, v in now.items() if not k.startswith("words/")}
+    for old in (uncounted, now | {"pool/classes": torch.ones(18)}, now | {"pool/novelty": torch.ones(3)}):
+        with pytest.raises(OtherPanel, match="replay --into"):
+            panel.restore(old)
 
 
 def test_a_single_input_is_told_as_in_a_crowd() -> None:

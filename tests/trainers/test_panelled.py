@@ -18,7 +18,7 @@ from tests.trainers.conftest import SPEC
 from tests.trainers.orders import LEARN, PANELLED, TOPICS, answers, order
 from trainers import panelled
 from trainers.activations import Activations
-from trainers.model import AdaptedModel, encoder_folder
+from trainers.model import VIEWED, AdaptedModel, encoder_folder
 from trainers.window import FamilySpec, Local, Outcome, root
 
 BLOB = FamilySpec(name="blob", options={"sd_head": 0.1})
@@ -119,14 +119,14 @@ def test_what_is_seen_of_a_text_is_its_own() -> None:
 
 @pytest.mark.parametrize("layer", [0, 1])
 def test_views_are_of_the_frozen_model_wherever_it_is_cut(layer: int) -> None:
-    """Against transformers' own hidden states: what enters the first and the middle layer, and the last's."""
+    """Against transformers' own hidden states: what enters layers at sixths, and the last's."""
     model = AdaptedModel(replace(SPEC, sites=rf"layer\.{layer}\.attention\.self\.(query|value)$"))
     whole = AutoModel.from_pretrained(encoder_folder(SPEC)).eval()
     text = "the meeting is on thursday"
     with torch.no_grad():
         states = whole(input_ids=model.tokens(text)[None], output_hidden_states=True).hidden_states
-    middle = (len(states) - 1) // 2
-    means = [states[at].mean(dim=1)[0] for at in (0, middle, -1)]
+    places = {sixths * (len(states) - 1) // 6 for sixths in VIEWED}
+    means = [states[at].mean(dim=1)[0] for at in (*sorted(places), -1)]
     wanted = torch.stack([mean / mean.norm() * model.dim**0.5 for mean in means])
     torch.testing.assert_close(Activations(model).sight([text]).views[0], wanted, atol=1e-5, rtol=1e-5)
 

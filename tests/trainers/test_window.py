@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posterior.family import NotFinite, Tensors
-from posterior.panel import NoPieces
+from posterior.panel import OtherPanel
 from posterior.tensors import to_bytes
 from tests.trainers.conftest import SPEC
 from tests.trainers.orders import PANELLED, answers, order
@@ -157,7 +157,7 @@ def test_ray_hands_the_error_on_and_goes_on(start: Tensors, tmp_path: Path) -> N
         with pytest.raises(NotFinite, match="window 1"):
             updater.carry_out(order(1, broken, known=True, family=BLOB))
         with pytest.raises(
-            NoPieces, match="replay --into"
+            OtherPanel, match="replay --into"
         ):  # to a worker it would be a reason to start again
             updater.carry_out(order(1, {"generative/count": torch.zeros(1)}, known=True, family=BLOB))
         again = updater.carry_out(order(0, start, known=False, family=BLOB))
