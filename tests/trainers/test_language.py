@@ -193,7 +193,7 @@ def order(index: int, labels: tuple[str, ...], before: tuple[str, ...], parent: 
 def test_views_have_the_length_that_a_panel_supposes(folder: Path, objective: Objective) -> None:
     """Its constants are about a mean square of 1, whatever length class rows of an answer want."""
     views = Activations(AdaptedModel(small_spec(folder, objective=objective))).sight(TEXTS).views
-    torch.testing.assert_close(views.square().mean(dim=2), torch.ones(len(TEXTS), 3))
+    torch.testing.assert_close(views.square().mean(dim=2), torch.ones(views.shape[:2]))
 
 
 def test_classes_that_appear_start_at_their_own_words(answer: AdaptedModel) -> None:
