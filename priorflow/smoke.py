@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,8 @@ from priorflow.learning import family_spec, learn_spec, model_spec
 from trainers.guards import Latency, Smoke
 
 LONGEST_S: Final = 120.0
+# What a process brings upon itself; any other signal came from somebody, or from want of memory.
+_CRASHES: Final = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 _TEXT: Final = "Is anybody there?"
 _SAID: Final = 300  # characters of an error that are told
 
@@ -70,12 +73,13 @@ def smoke(settings: Settings, snapshot: Snapshot) -> Smoke:
 
 
 def _heard(snapshot: Snapshot, done: subprocess.CompletedProcess[str]) -> Smoke:
-    """Return what came of it; one that a signal ended is not told from one that somebody ended."""
+    """Return what came of it; one that crashed does not load, one that somebody ended was not heard out."""
     said = _said(done.stdout)
     if done.returncode == 0 and said.get("label") in snapshot.labels:
         return Smoke(snapshot=snapshot.sha, loaded=True, latency=latency(said["took_ms"]))
     if done.returncode < 0:
-        return Smoke(snapshot=snapshot.sha, loaded=False, ended=True, why=f"signal {-done.returncode}")
+        ended = -done.returncode not in _CRASHES
+        return Smoke(snapshot=snapshot.sha, loaded=False, ended=ended, why=f"signal {-done.returncode}")
     told = " ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-1:])[-_SAID:]
     return Smoke(snapshot=snapshot.sha, loaded=False, why=told or f"it ended with status {done.returncode}")
 

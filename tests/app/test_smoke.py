@@ -44,6 +44,13 @@ def test_who_was_ended_from_outside_is_waited_for(
     assert tried.why.startswith("signal ")
 
 
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGFPE"])
+def test_who_crashes_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    tried = trying(tmp_path, monkeypatch, f"os.kill(os.getpid(), signal.{name})")
+    assert (tried.loaded, tried.ended) == (False, False)
+    assert tried.why.startswith("signal ")
+
+
 def test_who_fails_by_itself_was_not_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = trying(tmp_path, monkeypatch, "raise ValueError('no such layer')")
     assert tried == Smoke(snapshot=ROW.sha, loaded=False, why="ValueError: no such layer")
