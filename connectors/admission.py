@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Final, TypeVar
 
 from posterior.snapshot import (
+    NAMES,
     REWOUND,
     Blobs,
     Chain,
@@ -191,9 +192,20 @@ def _past(snapshot: Snapshot, head: Snapshot | None, past: Snapshot | None) -> N
         raise _corrupt(snapshot, f"goes back to {rewound(snapshot)}, which is no row of this chain before it")
     if snapshot.spans_before != head.spans:
         raise _corrupt(snapshot, "its first positions are not its parent's last: a gap or an overlap")
-    for name in ("posterior", "settings", "labels", "spans", "counts"):
+    names = snapshot.report.get(NAMES, {})
+    labels = tuple(names.get(label, label) for label in past.labels)
+    if snapshot.labels != labels or len(set(labels)) < len(labels):
+        raise _corrupt(snapshot, f"goes back to {past.sha}, but its labels are other ones")
+    if _settled(snapshot) != _settled(past):
+        raise _corrupt(snapshot, f"goes back to {past.sha}, but its counts are other ones")
+    for name in ("posterior", "settings", "spans"):
         if getattr(snapshot, name) != getattr(past, name):
             raise _corrupt(snapshot, f"goes back to {past.sha}, but its {name} are other ones")
+
+
+def _settled(snapshot: Snapshot) -> Mapping[str, int]:
+    """Return the accounts that nothing leaves any more; what was pending may have been erased since."""
+    return {name: count for name, count in snapshot.counts.items() if name not in {"pending", "erased"}}
 
 
 def _one_renamed(snapshot: Snapshot, parent: Snapshot) -> None:

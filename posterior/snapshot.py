@@ -24,6 +24,8 @@ IN_CHARGE: Final[tuple[Action, ...]] = ("promote", "rollback")
 """Actions that put a snapshot in charge; other lines say why nothing changed."""
 REWOUND: Final = "rewound_to"
 """In a branch's report: the sha of the row of its chain whose positions it takes up again."""
+NAMES: Final = "names"
+"""Beside it: what that row's classes have been renamed to since, if any was."""
 Json = Mapping[str, Any]
 FORMAT = 1
 

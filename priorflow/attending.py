@@ -25,8 +25,8 @@ from priorflow.unheard import catch_up
 from stream.plan import Member
 from trainers.again import members_again
 from trainers.branching import AGAIN, OF, SKIPPED
+from trainers.line import names_along
 from trainers.loop import Parts, Rules, Watcher
-from trainers.relabelling import names_along
 from trainers.window import Updater
 
 _SAID = {

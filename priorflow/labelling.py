@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from posterior.snapshot import Snapshot
-from trainers.relabelling import names_along
+from trainers.line import names_along
 
 
 def classes(history: Sequence[Snapshot]) -> list[dict[str, Any]]:

@@ -13,12 +13,12 @@ from posterior.family import ONE_TASK
 from posterior.snapshot import Blobs, Ledger, Snapshot
 from posterior.tensors import from_bytes
 
-_WINDOWS: Final = ("learned", "quarantined")
+WINDOWED: Final = ("learned", "quarantined")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One window, by its index, on either line; None where a line has not closed it, or was not asked.
+    """One window, by its index on the old line; None where the new one has not closed it, or was not asked.
 
     `left_out` counts old members that no window of the new line holds, `moved` those that another one does.
     `kl_nats` is KL(new || old) as the family counts it; None where the two know other classes.
@@ -39,25 +39,28 @@ class Change:
 
 
 def changes(ledger: Ledger, blobs: Blobs, old: Sequence[Snapshot], new: Sequence[Snapshot]) -> list[Change]:
-    """Compare the windows that both lines closed since they parted, and those that only the old one did."""
-    begun = new[0].index
-    ours = {row.index: row for row in new if row.kind in _WINDOWS}
-    theirs = {row.index: row for row in old if row.kind in _WINDOWS and row.index > begun}
-    held = {row.index: _members(ledger, row) for row in ours.values()}
-    everywhere = frozenset[str]().union(*held.values())
+    """Compare the windows that both lines closed since they parted, and those that only the old one did.
+
+    Rows are those in force, paired in order: a line that went back has numbers that the other has not.
+    """
+    ours = [row for row in new if row.kind in WINDOWED]
+    theirs = [row for row in old if row.kind in WINDOWED and row.index > new[0].index]
+    held = [_members(ledger, row) for row in ours]
+    everywhere = frozenset[str]().union(*held)
     out = []
-    for index, row in sorted(theirs.items()):
-        other, before = ours.get(index), _members(ledger, row)
+    for place, row in enumerate(theirs):
+        other, before = (ours[place] if place < len(ours) else None), _members(ledger, row)
+        after = held[place] if place < len(ours) else frozenset[str]()
         lost = len(before - everywhere)
         out.append(
             Change(
-                window=index,
+                window=row.index,
                 before=row.sha,
                 after=None if other is None else other.sha,
                 members_before=len(before),
-                members_after=None if other is None else len(held[index]),
+                members_after=None if other is None else len(after),
                 left_out=lost,
-                moved=len(before - held.get(index, frozenset())) - lost,
+                moved=len(before - after) - lost,
                 kl_nats=None if other is None else _kl(ledger, blobs, other, row),
                 **_scores("before", row),
                 **_scores("after", other),

@@ -185,9 +185,9 @@ def parts_again(settings: Settings, ledger: SqlLedger, blobs: Blobs, log: Source
 
 def _again(parts: Parts, rules: Rules, parent: Snapshot, child: Snapshot, console: Console) -> bool | None:
     """Derive one snapshot again; tell what differs if anything does, None if that was erased."""
-    if child.kind == "branch":
-        return _branched_again(parts, parent, child, console)
     past = Past(parts.ledger, parts.blobs, child.chain)
+    if child.kind == "branch":
+        return _branched_again(parts, past, parent, child, console)
     if child.kind in {"erased", "relabelled"}:
         return _changed_again(past, parent, child, console)
     by = past.learned_from_erased(child)
@@ -223,15 +223,18 @@ def _again(parts: Parts, rules: Rules, parent: Snapshot, child: Snapshot, consol
     return False
 
 
-def _branched_again(parts: Parts, parent: Snapshot, child: Snapshot, console: Console) -> bool:
+def _branched_again(parts: Parts, past: Past, parent: Snapshot, child: Snapshot, console: Console) -> bool:
     """Derive a row that goes on from an older belief from the decision that asked for it."""
     line = next(
         (d for d in parts.ledger.decisions(child.chain) if d.hash == child.report.get(DECISION)), None
     )
     found = None if line is None else parts.ledger.snapshot(line.snapshot)
     if line is not None and found is not None:
-        history = parts.ledger.history(child.chain)
-        if row_for(line, parent, found[0], history, parts.blobs).sha == child.sha:
+        history, erasures = parts.ledger.history(child.chain), parts.ledger.erasures(child.chain)
+        made = row_for(line, parent, found[0], history[: child.seq], parts.blobs, erasures)
+        assert isinstance(parts.blobs, _HashOnly)
+        content = parts.blobs.made[made.stream_state]
+        if made.sha == child.sha or past.same_but_for_erased(made, content, child):
             return True
     console.warn(f"row {child.seq}: no decision asked for this branch as it is", event="differs")
     return False

@@ -18,8 +18,8 @@ from posterior.snapshot import Blobs, Ledger, Snapshot, forgotten
 from stream.erasure import LeftOut, without
 from stream.relabelling import renamed
 from trainers.erasing import EVENTS, LEARNED, erased_row
-from trainers.loop import state_behind
-from trainers.relabelling import NEW, OLD, relabelled_row
+from trainers.line import NEW, OLD, state_behind
+from trainers.relabelling import relabelled_row
 
 _COMPARED: Final = ("posterior", "plan", "index", "kind", "settings", "labels", "spans", "spans_before")
 _ROUNDING: Final = 1e-5

@@ -24,15 +24,14 @@ from posterior.snapshot import Blobs, LedgerError, Snapshot, forgotten
 from priorflow.config import Settings
 from priorflow.console import Console
 from priorflow.deciding import whoever
-from priorflow.parting import Change, changes
+from priorflow.parting import WINDOWED, Change, changes
 from priorflow.replay import copy_floors, rules_for
 from priorflow.run import circumstance, execute
 from stream.erasure import LeftOut, Stretch, left_out_of, named, without
-from stream.relabelling import renamed
-from trainers.branching import OF, kept
+from stream.relabelling import AS_THEY_CAME, renamed
+from trainers.branching import OF
 from trainers.erasing import lineage, trace
-from trainers.loop import state_behind
-from trainers.relabelling import NEW, OLD, names_along
+from trainers.line import in_force, kept, renamings, state_behind
 from trainers.window import Updater
 
 LEFT_OUT: Final = "left_out"  # in a first row: which events (as sha256) and stretches it does without
@@ -63,16 +62,20 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fork:
-    """Where two chains part: the last row they share, the old one's rows to its head, what is left out."""
+    """Where two chains part: the last row they share, the old one's rows to its head, what is left out.
+
+    `line` holds rows in force; `renamed` old and new names of classes renamed behind the shared row.
+    """
 
     shared: Snapshot
     line: tuple[Snapshot, ...]
     out: LeftOut
+    renamed: tuple[tuple[str, str], ...]
 
     @property
     def windows(self) -> int:
-        """How many windows the old chain closed behind the shared row."""
-        return self.line[-1].index - self.shared.index
+        """How many windows in force the old chain closed behind the shared row."""
+        return sum(row.kind in WINDOWED and row.index > self.shared.index for row in self.line)
 
 
 def parse_stretch(text: str) -> Stretch:
@@ -115,7 +118,8 @@ def unlearn(
         left = fork.shared.index + fork.windows - head.index
         if left > 0:
             execute(chosen, until_end=True, max_windows=left, console=console, crash=crash, updater=updater)
-        return changes(ledger, blobs, fork.line, ledger.history(wanted.into))
+        rows = ledger.history(wanted.into)
+        return changes(ledger, blobs, fork.line, in_force(rows, rows[-1]))
     finally:
         ledger.close()
 
@@ -124,7 +128,8 @@ def parting(ledger: SqlLedger, blobs: Blobs, wanted: Wanted) -> Fork:
     """Return where the chains part: before the first window that learned from any of these records."""
     chain = ledger.chain(wanted.chain)
     assert chain is not None, wanted.chain  # its settings were compared
-    line = lineage(ledger, chain)
+    rows = lineage(ledger, chain)
+    line = in_force(rows, rows[-1])
     hit = {row.sha for row in line if _learned_in(ledger, row, wanted.out)}
     if wanted.ids:
         hit |= {row.sha for row in trace(ledger, blobs, chain, LeftOut(wanted.out.ids)).windows}
@@ -136,7 +141,13 @@ def parting(ledger: SqlLedger, blobs: Blobs, wanted: Wanted) -> Fork:
         )
         raise CannotUnlearn(msg)
     gone = frozenset[str]().union(*(forgotten(ledger.erasures(name)) for name in {row.chain for row in line}))
-    return Fork(shared=line[first - 1], line=tuple(line), out=wanted.out | LeftOut(gone))
+    shared = line[first - 1]
+    return Fork(
+        shared=shared,
+        line=tuple(line),
+        out=wanted.out | LeftOut(gone),
+        renamed=tuple(renamings(rows[rows.index(shared) + 1 :])),
+    )
 
 
 def begin(ledger: SqlLedger, blobs: Blobs, wanted: Wanted, fork: Fork, crash: Crash = live) -> Snapshot:
@@ -165,10 +176,9 @@ def _first_row(ledger: SqlLedger, blobs: Blobs, wanted: Wanted, fork: Fork) -> S
     """Commit the row that both chains share, without what is left out."""
     shared = fork.shared
     content = without(state_behind(blobs, ledger.erasures(shared.chain), shared), fork.out)
-    behind = fork.line[fork.line.index(shared) + 1 :]
-    for row in behind:  # what was renamed since bears its new name from the start
-        if row.kind == "relabelled":
-            content = renamed(content, row.report[OLD], row.report[NEW])
+    names = AS_THEY_CAME
+    for old, new in fork.renamed:  # what was renamed since bears its new name from the start
+        content, names = renamed(content, old, new), names.then(old, new)
     # A belief that knows no class is the bare prior, which no gate is to judge.
     bare = {} if shared.labels else {OF: fork.line[0].sha}
     report = {
@@ -186,7 +196,7 @@ def _first_row(ledger: SqlLedger, blobs: Blobs, wanted: Wanted, fork: Fork) -> S
         parent=shared.sha,
         plan=None,
         stream_state=blobs.put(content),
-        labels=tuple(map(names_along(behind).of, shared.labels)),
+        labels=tuple(map(names.of, shared.labels)),
         counts=dict(json.loads(content)["counts"]),
         spans_before=shared.spans,
         report=report,

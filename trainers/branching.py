@@ -6,18 +6,43 @@
 A `branch` row has the champion's tensors. Continued, it has the head's positions, labels and state of the
 stream: what was learned in between is evidence that the belief does without, and the row names the windows.
 Classes that came in between keep their place among the labels though the tensors do not know them yet:
-`known` says which they do. Relearned, it has all of the champion but its number: what lies behind the
-champion is read again, and closed as windows with numbers and seeds of their own.
+`known` says which they do. Relearned, it has all of the champion but its number and the names that classes
+have been given since: what lies behind the champion is read again, and closed as windows with numbers and
+seeds of their own. So it is, whatever was asked for, with a champion that learning has gone back over.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, final
+from typing import Final, final
 
-from posterior.snapshot import IN_CHARGE, REWOUND, Blobs, Circumstance, Decision, Fence, Ledger, Snapshot
+from posterior.snapshot import (
+    IN_CHARGE,
+    NAMES,
+    REWOUND,
+    Blobs,
+    Circumstance,
+    Decision,
+    Erasure,
+    Fence,
+    Ledger,
+    LedgerError,
+    Snapshot,
+)
 from stream.intake import at_index
+from stream.relabelling import renamed
+from trainers.line import (
+    KNOWN,
+    between,
+    in_force,
+    kept,
+    names_along,
+    on_top,
+    renamings,
+    state_behind,
+)
 
 CONTINUE: Final = "continue_from"  # in a decision: "head", "champion" or "relearn"
 RELEARN: Final = "relearn"
@@ -25,83 +50,77 @@ DECISION: Final = "decision"  # in a row: hash of the line that asked for it
 OF: Final = "tensors_of"  # in a row: the snapshot whose tensors it has
 SKIPPED: Final = "skipped"  # in a row: the windows it does without
 AGAIN: Final = "read_again"  # in a row: the windows whose records are read again
-KNOWN: Final = "known_classes"  # in a row: how many of its labels its tensors know, if not all
 
 
-def known(row: Snapshot) -> tuple[str, ...]:
-    """Return the labels that a row's tensors know."""
-    return row.labels[: row.report.get(KNOWN, len(row.labels))]
-
-
-def kept(row: Snapshot, posterior: str) -> Mapping[str, Any]:
-    """Return what the report of a row's child has to say if it keeps the tensors."""
-    same = KNOWN in row.report and posterior == row.posterior
-    return {KNOWN: row.report[KNOWN]} if same else {}
-
-
-def in_force(history: Sequence[Snapshot], head: Snapshot) -> list[Snapshot]:
-    """Return the rows whose evidence lies behind the head's positions, oldest first.
-
-    That is the chain without the stretches that were gone back over: along it each record counts once.
-    """
-    known_rows, line = {row.sha: row for row in history}, list[Snapshot]()
-    row: Snapshot | None = head
-    while row is not None:
-        line.append(row)
-        row = known_rows.get(row.report.get(REWOUND) or row.parent or "")
-    return line[::-1]
-
-
-def between(history: Sequence[Snapshot], champion: Snapshot, head: Snapshot) -> list[Snapshot]:
-    """Return the rows in force at the head that are not so at the champion."""
-    before = {row.sha for row in in_force(history, champion)}
-    return [row for row in in_force(history, head) if row.sha not in before]
+class CannotGoBack(LedgerError):
+    """Learning cannot go on from that belief; nothing was written."""
 
 
 def row_for(
-    line: Decision, head: Snapshot, champion: Snapshot, history: Sequence[Snapshot], blobs: Blobs
+    line: Decision,
+    head: Snapshot,
+    champion: Snapshot,
+    history: Sequence[Snapshot],
+    blobs: Blobs,
+    erasures: Sequence[Erasure],
 ) -> Snapshot:
-    """Return the row that carries a decision out: a function of the ledger and its blobs alone."""
-    if line.evidence[CONTINUE] != RELEARN:
-        return branch_of(head, champion, history, line.hash)
-    state = blobs.put(at_index(blobs.get(champion.stream_state), head.index))
-    return rewound_to(champion, head, history, line.hash, state)
+    """Return the row that carries a decision out: a function of the ledger and its blobs alone.
+
+    The head's positions are those of a champion in force only. They may lie before what another one has
+    learned, which would then be learned twice: from such a one, learning goes on at its own positions.
+    """
+    stays = line.evidence[CONTINUE] != RELEARN and champion.sha in {r.sha for r in in_force(history, head)}
+    if stays:
+        row, content = branch_of(head, champion, history, line.hash), state_behind(blobs, erasures, head)
+    else:
+        row = rewound_to(champion, head, history, line.hash)
+        content = at_index(state_behind(blobs, erasures, champion), head.index)
+        for old, new in renamings(history[champion.seq + 1 :]):
+            content = renamed(content, old, new)
+    return replace(row, stream_state=blobs.put(content), counts=dict(json.loads(content)["counts"]))
 
 
 def branch_of(head: Snapshot, champion: Snapshot, history: Sequence[Snapshot], decision: str) -> Snapshot:
-    """Return the row that goes on from `champion` on top of `head`."""
+    """Return the row that goes on from `champion`, a row in force, on top of `head`."""
+    labels = tuple(map(names_along(history[champion.seq + 1 :]).of, champion.labels))
+    if head.labels[: len(labels)] != labels:
+        msg = (
+            f"chain {head.chain}: cannot go on from {champion.sha[:12]} at the head: it knows the classes "
+            f"{list(labels)}, and those of the head begin otherwise: {list(head.labels)}. Roll back to it "
+            "with --relearn"
+        )
+        raise CannotGoBack(msg)
     skipped = [s.index for s in between(history, champion, head) if s.kind == "learned"]
-    fewer = {} if len(champion.labels) == len(head.labels) else {KNOWN: len(champion.labels)}
-    return replace(
-        head,
-        seq=head.seq + 1,
-        kind="branch",
-        parent=head.sha,
-        plan=None,
-        posterior=champion.posterior,
-        spans_before=head.spans,
-        report={DECISION: decision, OF: champion.sha, SKIPPED: skipped, **fewer},
-        rejected=(),
-    )
+    fewer = {} if len(labels) == len(head.labels) else {KNOWN: len(labels)}
+    report = {DECISION: decision, OF: champion.sha, SKIPPED: skipped, **fewer}
+    return on_top(head, "branch", posterior=champion.posterior, report=report)
 
 
-def rewound_to(
-    champion: Snapshot, head: Snapshot, history: Sequence[Snapshot], decision: str, stream_state: str
-) -> Snapshot:
-    """Return the row that goes back to `champion` from `head`; its number is the head's, to be unique."""
+def rewound_to(champion: Snapshot, head: Snapshot, history: Sequence[Snapshot], decision: str) -> Snapshot:
+    """Return the row that goes back to `champion` from `head`; its number is the head's, to be unique.
+
+    Classes that were renamed since keep their new names.
+    """
+    names = names_along(history[champion.seq + 1 :])
+    labels = tuple(map(names.of, champion.labels))
+    if len(set(labels)) < len(labels):
+        msg = (
+            f"chain {head.chain}: cannot go back to {champion.sha[:12]}: by what was renamed since, two of "
+            f"its classes would have one name: {list(labels)}. Roll back with --continue-from head"
+        )
+        raise CannotGoBack(msg)
     closed = [s.index for s in between(history, champion, head) if s.kind in {"learned", "quarantined"}]
     told = {DECISION: decision, OF: champion.sha, REWOUND: champion.sha, SKIPPED: [], AGAIN: closed}
-    return replace(
-        champion,
-        seq=head.seq + 1,
-        index=head.index,
-        kind="branch",
-        parent=head.sha,
-        plan=None,
-        stream_state=stream_state,
-        spans_before=head.spans,
-        report={**told, **kept(champion, champion.posterior)},
-        rejected=(),
+    called = {NAMES: dict(names.present)} if names else {}
+    return on_top(
+        head,
+        "branch",
+        posterior=champion.posterior,
+        stream_state=champion.stream_state,
+        labels=labels,
+        spans=champion.spans,
+        counts=champion.counts,
+        report={**told, **called, **kept(champion, champion.posterior)},
     )
 
 
@@ -152,7 +171,7 @@ class Branching:
         found = None if line is None else self.ledger.snapshot(line.snapshot)
         if line is None or found is None:
             return None
-        child = row_for(line, head, found[0], history, self.blobs)
+        child = row_for(line, head, found[0], history, self.blobs, self.ledger.erasures(chain))
         if REWOUND in child.report:
             self.reaches(found[0])
         unfinished = self.ledger.open_plan(chain)

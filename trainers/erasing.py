@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final, final
 
 from posterior.snapshot import (
@@ -31,32 +31,33 @@ from posterior.snapshot import (
 )
 from stream.erasure import LeftOut, Mentions, mentions, without
 from stream.record import Position
-from trainers.branching import kept
-from trainers.loop import state_behind
+from trainers.line import in_force, kept, on_top, state_behind
 
 EVENTS: Final = "erased"  # in a row's report: the events, by the sha256 of their ids
 LEARNED: Final = "learned_by"  # in a row's report: by event, the snapshots that learned from it
-STATES: Final = "states"  # in a row's report: how many stored states had to be replaced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
     """What a chain holds of some events.
 
-    `fresh` are those it has not forgotten yet; `states` the stored states that speak of one; `places` where
-    their records lie, as far as states say; `learned` the snapshots that learned from each, oldest first.
+    `out` are those events, `fresh` those it has not forgotten yet; `states` the stored states that speak of
+    one; `places` where their records lie, as far as states say; `learned` the snapshots that ever learned
+    from each, oldest first, and `standing` the shas of all that are in force.
     """
 
     chain: str
+    out: LeftOut
     fresh: frozenset[str]
     states: tuple[str, ...]
     places: tuple[Position, ...]
     learned: Mapping[str, tuple[Snapshot, ...]]
+    standing: frozenset[str]
 
     @property
     def windows(self) -> list[Snapshot]:
-        """Return every snapshot that learned from any of them, oldest first."""
-        rows = {row.sha: row for rows in self.learned.values() for row in rows}
+        """Return every snapshot in force that learned from any of them, oldest first."""
+        rows = {row.sha: row for rows in self.learned.values() for row in rows if row.sha in self.standing}
         return sorted(rows.values(), key=lambda row: row.index)
 
 
@@ -79,15 +80,17 @@ def trace(ledger: Ledger, blobs: Blobs, chain: Chain, out: LeftOut) -> Trace:
     own = [_standing(erasures[chain.name], row.stream_state) for row in line if row.chain == chain.name]
     return Trace(
         chain=chain.name,
+        out=out,
         fresh=out.ids - forgotten(erasures[chain.name]),
         states=tuple(dict.fromkeys(sha for sha in own if said.get(sha))),
         places=tuple(sorted({place for found in said.values() for place in found.places})),
         learned={e: tuple({row.sha: row for row in rows}.values()) for e, rows in sorted(learned.items())},
+        standing=frozenset(row.sha for row in in_force(line, line[-1])) if line else frozenset(),
     )
 
 
 def lineage(ledger: Ledger, chain: Chain) -> list[Snapshot]:
-    """Return every row that a chain's belief comes from: its own, and those of the chain it branched from."""
+    """Return every row of a chain, whatever became of it, behind those of the chain it branched from."""
     found = ledger.snapshot(chain.origin) if chain.origin else None
     above: list[Snapshot] = []
     if found is not None:
@@ -112,17 +115,12 @@ def _remembered(line: Sequence[Snapshot], out: LeftOut) -> Iterator[tuple[str, S
 
 def erased_row(head: Snapshot, state: str, content: bytes, report: Mapping[str, Any]) -> Snapshot:
     """Return the row that forgets, on top of `head`: its state is `content`, stored as `state`."""
-    return replace(
+    return on_top(
         head,
-        seq=head.seq + 1,
-        kind="erased",
-        parent=head.sha,
-        plan=None,
+        "erased",
         stream_state=state,
         counts=dict(json.loads(content)["counts"]),
-        spans_before=head.spans,
         report={**report, **kept(head, head.posterior)},
-        rejected=(),
     )
 
 
@@ -145,16 +143,15 @@ class Eraser:
     def forget(self, fence: Fence, found: Trace) -> Snapshot | None:
         """Commit the row that forgets what was found; None if the chain had forgotten it before."""
         head = self.ledger.head(fence.chain)
-        if head is None or not found.fresh:
+        if head is None or not (found.fresh or found.states):
             return None
         self.crash("before-erasure")
-        out, erasures = LeftOut(found.fresh), self.ledger.erasures(fence.chain)
+        out, erasures = found.out, self.ledger.erasures(fence.chain)
         instead = {sha: self.blobs.put(without(self.blobs.get(sha), out)) for sha in found.states}
         content = without(state_behind(self.blobs, erasures, head), out)
         report = {
-            EVENTS: sorted(found.fresh),
+            EVENTS: sorted(out.ids),
             LEARNED: {e: [row.sha for row in rows] for e, rows in found.learned.items()},
-            STATES: len(instead),
             "by": self.actor,
             "at_ms": self.at_ms,
             "reason": self.reason,

@@ -19,7 +19,6 @@ from posterior.snapshot import (
     Blobs,
     Chain,
     Circumstance,
-    Erasure,
     Fence,
     Kind,
     Ledger,
@@ -27,17 +26,17 @@ from posterior.snapshot import (
     Snapshot,
     Span,
     forgotten,
-    stand_in,
 )
 from posterior.tensors import from_bytes, to_bytes
 from stream.breaker import TooMuchBad
 from stream.drift import Alarms, DriftWatch
-from stream.erasure import LeftOut, without
+from stream.erasure import LeftOut
 from stream.intake import Intake, IntakeRules, labels_after
 from stream.plan import Arrival, Closing, Member, Plan, Reach, Setaside, sha256_json, window_seed
 from stream.record import RawRecord, Record
 from stream.source import Floor, Partition, Source, SourceLost
-from trainers.branching import Branching, kept, known
+from trainers.branching import Branching
+from trainers.line import kept, known, state_behind
 from trainers.window import FamilySpec, LearnSpec, Order, Outcome, Updater
 
 ATTEMPTS: Final = 2  # a belief that is no number twice from the same start will be so a third time
@@ -139,7 +138,10 @@ def _reaches(parts: Parts, rules: Rules, row: Snapshot) -> None:
     try:
         resume(parts, rules, row)
     except SourceLost as lost:
-        msg = f"cannot learn again from {row.sha[:12]}: {lost}. Roll back without --relearn"
+        msg = (
+            f"cannot learn again from {row.sha[:12]}: {lost}. Roll back without --relearn; where learning "
+            "had gone back over that row, with --continue-from head"
+        )
         raise SourceLost(msg) from lost
 
 
@@ -205,14 +207,6 @@ def resume(parts: Parts, rules: Rules, head: Snapshot) -> Intake:
     intake = Intake(rules.intake, (), floors=floors, state=state)
     parts.source.seek(intake.wanted())
     return intake
-
-
-def state_behind(blobs: Blobs, erasures: Sequence[Erasure], head: Snapshot) -> bytes:
-    """Return the state of the stream behind a row, without what was erased since."""
-    found = stand_in(erasures, head.stream_state)
-    state = blobs.get(head.stream_state if found is None else str(found.instead))
-    gone = forgotten(erasures)
-    return without(state, LeftOut(gone)) if gone else state
 
 
 def settle(

@@ -13,12 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, final
 
 from posterior.snapshot import Blobs, Circumstance, Fence, Ledger, LedgerError, Snapshot
-from stream.relabelling import AS_THEY_CAME, Names, renamed
-from trainers.branching import kept
-from trainers.loop import state_behind
+from stream.relabelling import Names, renamed
+from trainers.line import NEW, OLD, kept, names_along, on_top, state_behind
 
-OLD: Final = "renamed"  # in a row's report: what the class was called
-NEW: Final = "to"  # in a row's report: what it is called from there on
 MAX_CHARS: Final = 512
 
 
@@ -29,27 +26,13 @@ class CannotRename(LedgerError):
 def relabelled_row(head: Snapshot, state: str, report: Mapping[str, Any]) -> Snapshot:
     """Return the row that renames, on top of `head`; `report` says what, `state` is the new state's sha."""
     names = {report[OLD]: report[NEW]}
-    return replace(
+    return on_top(
         head,
-        seq=head.seq + 1,
-        kind="relabelled",
-        parent=head.sha,
-        plan=None,
+        "relabelled",
         stream_state=state,
         labels=tuple(names.get(label, label) for label in head.labels),
-        spans_before=head.spans,
         report={**report, **kept(head, head.posterior)},
-        rejected=(),
     )
-
-
-def names_along(line: Sequence[Snapshot]) -> Names:
-    """Return what old names have become by the end of a line of rows."""
-    names = AS_THEY_CAME
-    for row in line:
-        if row.kind == "relabelled":
-            names = names.then(row.report[OLD], row.report[NEW])
-    return names
 
 
 @final

@@ -170,6 +170,25 @@ def test_the_chain_goes_on_and_still_proves_itself(here: Path, capsys: pytest.Ca
     assert f"what row {by} erased" in only(said, "erased")["text"]
 
 
+def test_gone_back_over_an_erasure_every_row_has_a_verdict(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told(capsys, "erase", "--event-id", LEARNED)
+    first = history(settings_here(here))[1].sha
+    told(capsys, "promote", first, "--force", "--reason", "to begin with")
+    told(capsys, "rollback", "--to", first, "--relearn", "--reason", "again")
+    told(capsys, "run", "--until-end")
+    (branch,) = [row for row in history(settings_here(here)) if row.kind == "branch"]
+    verdicts = told(capsys, "replay", "--verify")[-1]
+    assert (verdicts["differ"], verdicts["erased"]) == ([], [2])
+    state = here / "home" / "blobs" / branch.stream_state[:2] / branch.stream_state
+    waits = json.loads(state.read_bytes())["store"]["events"][0][0]
+    told(capsys, "erase", "--event-id", waits)
+    assert not state.exists()
+    assert told(capsys, "replay", "--verify")[-1]["differ"] == []
+    assert told(capsys, "snapshots", "verify")[-1]["faults"] == 0
+
+
 def test_while_a_run_is_alive_it_is_refused_with_its_name(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

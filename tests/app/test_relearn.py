@@ -22,7 +22,8 @@ from tests.app.histories import (
     opened,
 )
 from tests.app.streams import archived, small_settings, small_stream
-from trainers.branching import AGAIN, in_force
+from trainers.branching import AGAIN
+from trainers.line import in_force
 
 pytestmark = pytest.mark.slow  # whole runs of the application
 

@@ -19,6 +19,7 @@ from connectors.decision_log import champion, previous
 from connectors.ledger import open_ledger
 from connectors.memory_ledger import MemoryLedger
 from posterior.snapshot import (
+    NAMES,
     REWOUND,
     Decision,
     Fenced,
@@ -307,6 +308,7 @@ class TestAdmission:
             "other positions": replace(good, spans=head.spans),
             "other accounts": replace(good, counts=head.counts),
             "other classes": replace(good, labels=head.labels),
+            "names it does not bear": replace(good, report={REWOUND: past.sha, NAMES: {past.labels[0]: "x"}}),
             "a gap": replace(good, spans_before=past.spans),
             "nowhere": replace(good, report={REWOUND: "0" * 64}),
             "another chain": replace(good, report={REWOUND: stranger.sha}),

@@ -10,7 +10,8 @@ import pytest
 from posterior.snapshot import Decision, Snapshot
 from tests.trainers.tally import Tally
 from tests.trainers.world import RULES, World, mails
-from trainers.branching import DECISION, KNOWN, OF, SKIPPED, kept, known
+from trainers.branching import DECISION, OF, SKIPPED
+from trainers.line import KNOWN, kept, known
 from trainers.loop import Rules
 
 

@@ -16,11 +16,14 @@ from connectors.ledger import open_ledger
 from connectors.memory import MemorySource
 from posterior.snapshot import Circumstance, Fence, LedgerCorrupt, Snapshot, forgotten, stand_in
 from stream.erasure import LeftOut, mentions, named
+from stream.intake import at_index
 from stream.plan import Counts
 from tests.trainers.tally import Tally
 from tests.trainers.world import CODEC, RULES, World, judged, mails
+from trainers.branching import rewound_to
 from trainers.erasing import EVENTS, LEARNED, Eraser, Trace, trace
-from trainers.loop import Parts, Rules, run, state_behind
+from trainers.line import state_behind
+from trainers.loop import Parts, Rules, run
 
 STEPS = [
     "before-erasure",
@@ -111,13 +114,17 @@ def held_anywhere(world: World, *ids: str) -> list[str]:
     return [sha for sha, data in world.blobs.stored.items() for i in ids if json.dumps(i).encode() in data]
 
 
+def assert_accounts(world: World) -> None:
+    for row in world.ledger.history("main"):
+        counts = Counts(**row.counts)
+        assert counts.balance() == 0
+        assert counts.consumed == sum(span.consumed for span in row.spans)
+        state_behind(world.blobs, world.ledger.erasures("main"), row)
+
+
 def assert_consistent(world: World) -> None:
-    history = world.ledger.history("main")
-    for row in history:
-        assert Counts(**row.counts).balance() == 0
-        found = stand_in(world.ledger.erasures("main"), row.stream_state)
-        world.blobs.get(row.stream_state if found is None else str(found.instead))
-    assert all(a.spans == b.spans_before for a, b in itertools.pairwise(history))
+    assert_accounts(world)
+    assert all(a.spans == b.spans_before for a, b in itertools.pairwise(world.ledger.history("main")))
 
 
 def test_the_row_keeps_belief_and_positions_and_says_who_when_and_which(make: Make) -> None:
@@ -296,6 +303,61 @@ def test_a_chain_begun_later_from_the_same_topics_does_not_learn_it(make: Make) 
     assert not any(mentions(world.blobs.get(s.stream_state), out) for s in world.ledger.history("later"))
     head = world.ledger.history("later")[-1]
     assert head.counts["erased"] == records_of(world, head, "m3") == 2
+
+
+def go_back(world: World, champion: Snapshot) -> None:
+    world.ledger.decide(
+        "main",
+        at_ms=1,
+        actor="ada",
+        action="rollback",
+        snapshot=champion.sha,
+        evidence={"continue_from": "relearn"},
+    )
+
+
+def test_learning_goes_back_over_an_erasure_and_does_not_remember_it(make: Make) -> None:
+    world = make()
+    world.go(upto(2))
+    champion = world.ledger.history("main")[1]
+    event = next(i for i in waiting(world) if spoken_of(world, champion, i))
+    world.go(upto(2))
+    erase(world, event)
+    go_back(world, champion)
+    head = world.go()
+    assert_accounts(world)
+    assert held_anywhere(world, event) == []
+    assert head.counts["erased"] == records_of(world, head, event)
+    (branch,) = [row for row in world.ledger.history("main") if row.kind == "branch"]
+    assert branch.counts["erased"] > 0
+    assert erase(world, event)[1] is None
+
+
+def spoken_of(world: World, row: Snapshot, event: str) -> bool:
+    """Tell whether an event waits in the state behind a row."""
+    state = state_behind(world.blobs, world.ledger.erasures("main"), row)
+    return bool(mentions(state, LeftOut(frozenset({named(event)}))))
+
+
+def test_a_state_that_came_back_from_a_backup_is_forgotten_again(make: Make) -> None:
+    """An earlier release went back to the champion's state as it lay there."""
+    world = make()
+    world.go(upto(2))
+    champion, event = world.ledger.history("main")[1], waiting(world)[0]
+    event = next(i for i in waiting(world) if spoken_of(world, champion, i))
+    backup = at_index(world.blobs.get(champion.stream_state), 2)
+    _, row, _ = erase(world, event)
+    assert row is not None
+    history = world.ledger.history("main")
+    fence = world.ledger.acquire("main", owner="o", ttl_s=60, takeover=True)
+    back = replace(rewound_to(champion, row, history, "a decision"), stream_state=world.blobs.put(backup))
+    world.ledger.commit(fence, back, Circumstance(at_ms=0, host="", code_version=""))
+    assert held_anywhere(world, event)
+    _, again, _ = erase(world, event)
+    assert again is not None
+    assert held_anywhere(world, event) == []
+    world.go()
+    assert_accounts(world)
 
 
 def _run(world: World, rules: Rules) -> None:

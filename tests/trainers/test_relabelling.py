@@ -21,8 +21,9 @@ from stream.relabelling import AS_THEY_CAME, renamed
 from tests.stream.logs import RULES as STREAM
 from tests.stream.logs import Log, Run, drive, logs
 from tests.trainers.world import RULES, World, mails
+from trainers.line import names_along
 from trainers.loop import Rules
-from trainers.relabelling import CannotRename, Renamer, names_along
+from trainers.relabelling import CannotRename, Renamer
 
 many = settings(max_examples=150, deadline=None)
 # Rows between two windows, whose states hold members of the open one.

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posterior.snapshot import Decision, Snapshot
+from posterior.snapshot import NAMES, Decision, Snapshot
 from posterior.tensors import from_bytes
 from stream.intake import at_index
 from stream.plan import Counts
 from stream.source import SourceLost
 from tests.trainers.test_branching import Died, branches, upto
+from tests.trainers.test_relabelling import rename
 from tests.trainers.world import World, mails
-from trainers.branching import AGAIN, DECISION, OF, SKIPPED, in_force
+from trainers.branching import (
+    AGAIN,
+    DECISION,
+    OF,
+    SKIPPED,
+    CannotGoBack,
+    branch_of,
+    rewound_to,
+)
+from trainers.line import NEW, OLD, in_force, known
+from trainers.relabelling import relabelled_row
 
 Onward = Literal["head", "champion", "relearn"]
 
@@ -51,6 +64,16 @@ def members(world: World, rows: list[Snapshot]) -> list[str]:
     return places
 
 
+def believed(history: Sequence[Snapshot]) -> list[Snapshot]:
+    """Return the rows that the head's tensors have learned from, newest first."""
+    known, rows = {row.sha: row for row in history}, []
+    row: Snapshot | None = history[-1]
+    while row is not None:
+        rows += [row] if row.kind == "learned" else []
+        row = known.get(row.report.get(OF) or row.parent or "")
+    return rows
+
+
 def assert_counted_once(world: World) -> None:
     """Along the rows in force: no gap, no overlap, no record twice, and accounts that balance."""
     history = world.ledger.history("main")
@@ -65,6 +88,9 @@ def assert_counted_once(world: World) -> None:
         assert counts.consumed == sum(span.consumed for span in row.spans)
     learned = members(world, rows)
     assert len(learned) == len(set(learned)) == history[-1].counts["learned"]
+    assert {row.sha for row in believed(history)} <= {row.sha for row in rows}, (
+        "what is believed lies behind the positions"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +213,74 @@ def test_going_back_into_a_stretch_that_was_gone_back_over() -> None:
     world.go()
     assert branches(world)[2].report[SKIPPED] == [2, 3, 7]
     assert_counted_once(world)
+
+
+@pytest.mark.parametrize(("learned_on", "place"), [(1, 3), (1, 4), (2, 3), (2, 4)])
+def test_going_on_from_a_champion_that_was_gone_back_over_learns_no_label_twice(
+    learned_on: int, place: int
+) -> None:
+    world = World(mails())
+    world.go(upto(4))
+    second, old = (world.ledger.history("main")[i] for i in (2, place))
+    ask(world, second)
+    world.go(upto(learned_on))
+    ask(world, old, "champion")
+    world.go()
+    assert_counted_once(world)
+    history = world.ledger.history("main")
+    learned = members(world, believed(history))
+    assert len(learned) == len(set(learned)) == history[-1].counts["learned"]
+
+
+def test_a_class_that_was_renamed_keeps_its_new_name_when_learning_goes_back_past_that() -> None:
+    world, once = World(mails()), World(mails())
+    for each in (world, once):
+        each.go(upto(3))
+        rename(each, "money", "advertising")
+        each.go(upto(1))
+        rename(each, "linux", "kernel")
+        each.go(upto(1))
+    ask(world, world.ledger.history("main")[1])
+    for each in (world, once):
+        each.go()
+    assert_counted_once(world)
+    again, plain = (each.ledger.history("main") for each in (world, once))
+    (branch,) = branches(world)
+    assert branch.report[NAMES] == {"linux": "kernel", "money": "advertising"}
+    assert set(branch.labels) == {"advertising", "kernel"}
+    assert (again[-1].labels, again[-1].counts) == (plain[-1].labels, plain[-1].counts)
+    assert members(world, in_force(again, again[-1])) == members(once, list(plain))
+    states = [
+        json.loads(each.blobs.get(each.ledger.history("main")[-1].stream_state)) for each in (world, once)
+    ]
+    assert states[0]["renamed"] == states[1]["renamed"]
+
+
+def test_going_on_from_a_champion_of_before_a_renaming_its_classes_bear_the_names_of_today() -> None:
+    world = World(mails())
+    world.go(upto(2))
+    champion = world.ledger.history("main")[1]
+    rename(world, "money", "advertising")
+    world.go(upto(1))
+    ask(world, champion, "champion")
+    world.go(upto(1))
+    (branch,) = branches(world)
+    assert set(known(branch)) == set(branch.labels) == {"linux", "advertising"}
+
+
+def test_a_champion_whose_classes_are_not_those_of_the_head_is_refused_in_words() -> None:
+    world = World(mails())
+    world.go(upto(3))
+    history = world.ledger.history("main")
+    head = replace(history[-1], labels=history[-1].labels[::-1])
+    with pytest.raises(
+        CannotGoBack, match=r"those of the head begin otherwise.*Roll back to it with --relearn"
+    ):
+        branch_of(head, history[1], history, "a decision")
+    one, two = history[1].labels
+    clash = [*history, relabelled_row(history[-1], "state", {OLD: one, NEW: two})]
+    with pytest.raises(CannotGoBack, match="two of its classes would have one name"):
+        rewound_to(history[1], clash[-1], clash, "a decision")
 
 
 @settings(max_examples=25)

@@ -1,0 +1,92 @@
+"""A chain as a line of rows: which are in force, what their classes are called, and a row on top.
+
+root ── 1 ── 2 ── 3 ── 4 ── branch ── 5 ── 6 = head       in force: root, 1, 2, branch, 5, 6
+             └─────────────── (back to 2)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from posterior.snapshot import REWOUND, Blobs, Erasure, Kind, Snapshot, forgotten, stand_in
+from stream.erasure import LeftOut, without
+from stream.relabelling import AS_THEY_CAME, Names
+
+KNOWN: Final = "known_classes"  # in a row's report: how many of its labels its tensors know, if not all
+OLD: Final = "renamed"  # in a row's report: what a class was called
+NEW: Final = "to"  # in a row's report: what it is called from there on
+
+
+def on_top(head: Snapshot, kind: Kind, **changes: Any) -> Snapshot:
+    """Return a row that stands on the head and is the head's, but for `changes`."""
+    return replace(
+        head,
+        seq=head.seq + 1,
+        kind=kind,
+        parent=head.sha,
+        plan=None,
+        spans_before=head.spans,
+        rejected=(),
+        **changes,
+    )
+
+
+def known(row: Snapshot) -> tuple[str, ...]:
+    """Return the labels that a row's tensors know."""
+    return row.labels[: row.report.get(KNOWN, len(row.labels))]
+
+
+def kept(row: Snapshot, posterior: str) -> Mapping[str, Any]:
+    """Return what the report of a row's child has to say if it keeps the tensors."""
+    same = KNOWN in row.report and posterior == row.posterior
+    return {KNOWN: row.report[KNOWN]} if same else {}
+
+
+def before(row: Snapshot) -> str | None:
+    """Return the sha of the row that comes before this one in force: its parent, or what it goes back to."""
+    return row.report.get(REWOUND) or row.parent
+
+
+def in_force(history: Sequence[Snapshot], head: Snapshot) -> list[Snapshot]:
+    """Return the rows whose evidence lies behind the head's positions, oldest first.
+
+    That is the chain without the stretches that were gone back over: along it each record counts once.
+    """
+    known_rows, line = {row.sha: row for row in history}, list[Snapshot]()
+    row: Snapshot | None = head
+    while row is not None:
+        line.append(row)
+        row = known_rows.get(before(row) or "")
+    return line[::-1]
+
+
+def between(history: Sequence[Snapshot], champion: Snapshot, head: Snapshot) -> list[Snapshot]:
+    """Return the rows in force at the head that are not so at the champion."""
+    there = {row.sha for row in in_force(history, champion)}
+    return [row for row in in_force(history, head) if row.sha not in there]
+
+
+def renamings(rows: Sequence[Snapshot]) -> Iterator[tuple[str, str]]:
+    """Yield old and new name of each renaming, in order.
+
+    Going back undoes none: a name is a person's word, not evidence.
+    """
+    yield from ((row.report[OLD], row.report[NEW]) for row in rows if row.kind == "relabelled")
+
+
+def names_along(rows: Sequence[Snapshot]) -> Names:
+    """Return what old names have become by the end of these rows of a chain's history."""
+    names = AS_THEY_CAME
+    for old, new in renamings(rows):
+        names = names.then(old, new)
+    return names
+
+
+def state_behind(blobs: Blobs, erasures: Sequence[Erasure], row: Snapshot) -> bytes:
+    """Return the state of the stream behind a row, without what was erased since."""
+    found = stand_in(erasures, row.stream_state)
+    state = blobs.get(row.stream_state if found is None else str(found.instead))
+    gone = forgotten(erasures)
+    return without(state, LeftOut(gone)) if gone else state
