@@ -27,7 +27,7 @@ from priorflow.opening import require_history
 from priorflow.rules import codec_rules
 from priorflow.run import circumstance
 from priorflow.tenure import holding
-from stream.erasure import LeftOut, husk, named, names
+from stream.erasure import LeftOut, husk, named
 from stream.record import Position, RawRecord
 from trainers.erasing import Eraser, Trace, trace
 
@@ -159,8 +159,8 @@ def _archives(settings: Settings, request: Request) -> list[Path]:
 
 
 def _meant(settings: Settings, request: Request) -> Callable[[RawRecord], bool]:
-    decode = decoder(codec_rules(settings))
-    return lambda raw: raw.value is not None and names(decode(raw), raw, request.ids)
+    decode, out = decoder(codec_rules(settings)), request.out
+    return lambda raw: out.means(decode(raw), raw)
 
 
 def _empty(settings: Settings, request: Request, archive: Path, crash: Crash) -> list[Position]:

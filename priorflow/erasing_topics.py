@@ -19,7 +19,6 @@ from priorflow.config import Settings
 from priorflow.erasing import Request
 from priorflow.quantities import format_duration
 from priorflow.rules import codec_rules
-from stream.erasure import names
 
 
 def in_topics(settings: Settings, request: Request, *, write: bool) -> list[dict[str, Any]]:
@@ -48,8 +47,8 @@ def _input(name: str, facts: TopicFacts) -> dict[str, Any]:
 def _aside(
     settings: Settings, request: Request, cluster: KafkaClient, facts: TopicFacts, *, write: bool
 ) -> dict[str, Any]:
-    decode = decoder(codec_rules(settings))
-    found = find_letters(cluster, facts.name, lambda raw: names(decode(raw), raw, request.ids))
+    decode, out = decoder(codec_rules(settings)), request.out
+    found = find_letters(cluster, facts.name, lambda raw: out.means(decode(raw), raw))
     buried = bury_letters(cluster, facts.name, found) if write and found else []
     stay = [one for one in found if one.letter.filed not in buried]
     return {

@@ -6,8 +6,9 @@ log still holds of it is emptied before it takes its place in the order:
     place in the order, event time, its partition's watermark     as the record would have them
     text, label, task                                             gone; it counts as erased
 
-The watermark has to move as it did: what was released before rests on it. A record that an archive was
-emptied of comes as a husk: no value, and a header with what is left.
+The watermark has to move as it did: what was released before rests on it. A record that cannot be read is
+refused as it would have been, and what it held is gone too. One that an archive was emptied of comes as a
+husk: no value, and a header with what is left.
 """
 
 from __future__ import annotations
@@ -15,17 +16,28 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, final
 
 from stream.plan import canonical_json
 from stream.prediction_id import event_of
-from stream.record import Erased, Event, Label, Position, RawRecord, Record
+from stream.record import (
+    MAX_REFERENCE_CHARS,
+    Erased,
+    Event,
+    Label,
+    Position,
+    RawRecord,
+    Record,
+    Refusal,
+)
 
 HUSK: Final = "priorflow.erased"  # header of a record whose content an archive no longer holds
 _EVENT, _ORPHAN, _MEMBER_EVENT, _MEMBER_LABEL = 4, 3, 4, 7  # where positions stand in saved rows
 _SAID: Final = re.compile(rb"([0-9a-f]{64}) (-?[0-9]{1,18})")
+_QUOTED: Final = re.compile(rb'"((?:[^"\\]|\\.)*)', re.DOTALL)  # begins where the last one ended: linear
+_LONGEST: Final = 6 * MAX_REFERENCE_CHARS  # bytes of a reference that JSON has escaped throughout
 
 
 def named(event_id: str) -> str:
@@ -79,16 +91,30 @@ class LeftOut:
         """Tell whether a place [topic, partition, offset] is left out."""
         return any(stretch.holds(*place) for stretch in self.stretches)
 
+    def means(self, record: Record, raw: RawRecord) -> bool:
+        """Tell whether a record speaks of an event that is left out by its id.
+
+        One that cannot be read is taken for theirs if its key, a header or a JSON string in it is an id, or a
+        prediction's: better a bad record too many than a person's text left lying about.
+        """
+        body = record.body
+        if isinstance(body, Event | Label):
+            return self.of(event_of(body.event_id))
+        return isinstance(body, Refusal) and bool(self.ids) and any(map(self.of, _said(raw)))
+
     def emptied(self, record: Record) -> Record:
-        """Return the record, or what is left of it if it is left out; a refused one says no id."""
+        """Return the record, or what is left of it if it is left out."""
         body, at = record.body, record.position
-        if not isinstance(body, Event | Label):
+        if isinstance(body, Refusal):
+            raw = record.whole()
+            bare = Refusal(body.stage, "its event was erased, and so was what it held")
+            return Record(at, record.sha256, bare, husk(record, raw)) if self.means(record, raw) else record
+        if isinstance(body, Erased):
             return record
         event_id = event_of(body.event_id)
         if not self.of(event_id) and not self.at((at.topic, at.partition, at.offset)):
             return record
-        bare = RawRecord(at, -1, None, None)
-        return Record(at, record.sha256, Erased(named(event_id), body.time_ms), bare)
+        return Record(at, record.sha256, Erased(named(event_id), body.time_ms), RawRecord(at, -1, None, None))
 
     def dump(self) -> dict[str, Any]:
         """Return sorted JSON values by name; nothing where nothing is left out."""
@@ -130,25 +156,22 @@ def read_husk(raw: RawRecord) -> Erased | None:
     return None if said is None else Erased(said[1].decode(), int(said[2]))
 
 
-def names(record: Record, raw: RawRecord, ids: Iterable[str]) -> bool:
-    """Tell whether a record speaks of one of these events.
-
-    One that cannot be read is taken for theirs if its key, a header or a JSON string in it is an id: better
-    a bad record too many than a person's text left lying about.
-    """
-    body = record.body
-    if isinstance(body, Event | Label):
-        return event_of(body.event_id) in set(ids)
-    if isinstance(body, Erased):
-        return False
-    said = {raw.key, *(value for _, value in raw.headers)}
+def _said(raw: RawRecord) -> Iterator[str]:
+    """Yield every event that bytes which cannot be read may mean: their quotes may not pair."""
     value = raw.value or b""
-    return any(i.encode() in said or _quoted(value, i) for i in ids)
+    quoted = {*_QUOTED.findall(value), *value.split(b'"')[1:-1]}
+    for part in (raw.key or b"", *(said for _, said in raw.headers), *quoted):
+        if len(part) <= _LONGEST:
+            plain = part.decode(errors="replace")
+            yield event_of(plain)
+            yield event_of(_unescaped(plain))
 
 
-def _quoted(value: bytes, event_id: str) -> bool:
-    """Tell whether an id stands in bytes as a JSON string, escaped or not."""
-    return any(json.dumps(event_id, ensure_ascii=plain).encode() in value for plain in (True, False))
+def _unescaped(text: str) -> str:
+    try:
+        return str(json.loads(f'"{text}"', strict=False)).encode(errors="replace").decode()
+    except ValueError:
+        return text
 
 
 @dataclass(frozen=True, slots=True)

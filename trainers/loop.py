@@ -30,7 +30,7 @@ from posterior.snapshot import (
 from posterior.tensors import from_bytes, to_bytes
 from stream.breaker import TooMuchBad
 from stream.drift import Alarms, DriftWatch
-from stream.erasure import LeftOut
+from stream.erasure import LeftOut, husk
 from stream.intake import Intake, IntakeRules, labels_after
 from stream.plan import Arrival, Closing, Member, Plan, Reach, Setaside, sha256_json, window_seed
 from stream.record import RawRecord, Record
@@ -107,6 +107,7 @@ class Rules:
 
 def run(parts: Parts, rules: Rules, fence: Fence) -> Snapshot:
     """Go on from the head until told to stop, the end of the log or `max_windows`; return the head."""
+    parts = _forgetful(parts)
     head = parts.ledger.head(rules.chain.name) or begin_chain(parts, rules, fence)
     intake = resume(parts, rules, head)
     silence = _Silence(parts.now_ms, rules.idle_ms)
@@ -131,6 +132,17 @@ def run(parts: Parts, rules: Rules, fence: Fence) -> Snapshot:
         elif _over(parts, rules, fence, intake, silence):
             break
     return head
+
+
+def _forgetful(parts: Parts) -> Parts:
+    """Return parts that keep no more of what was erased than its place: the log may still hold it."""
+    gone = LeftOut(_forgotten_of(parts.ledger, {topic for topic, _ in parts.source.partitions()}))
+
+    def left(raw: RawRecord) -> RawRecord:
+        record = parts.decode(raw)
+        return husk(record, raw) if gone.means(record, raw) else raw
+
+    return replace(parts, keep=lambda raws: parts.keep([*map(left, raws)])) if gone else parts
 
 
 def _reaches(parts: Parts, rules: Rules, row: Snapshot) -> None:

@@ -18,7 +18,6 @@ from stream.erasure import (
     left_out_of,
     mentions,
     named,
-    names,
     read_husk,
     without,
 )
@@ -208,6 +207,10 @@ def test_a_header_that_says_something_else_is_no_husk(said: bytes) -> None:
         (b"e0", b"{", (), True),
         (None, b'{"id": "e0", "text": ', (), True),
         (None, b"{}", (("ce_id", b"e0"),), True),
+        (None, json.dumps({"event_id": prediction_id("e0", "a" * 64)}).encode(), (), True),
+        (None, b'\xff "e0"', (), True),
+        (None, b'"it said \\"e0"', (), True),
+        (None, b'"\\ud800" "e1', (), False),
         (None, b'{"id": "e00"}', (), False),
         (b"e00", b"e0", (), False),
         (None, None, (), False),
@@ -217,10 +220,18 @@ def test_a_record_that_cannot_be_read_is_theirs_if_it_names_them(
     key: bytes | None, value: bytes | None, headers: tuple[tuple[str, bytes], ...], meant: bool
 ) -> None:
     raw = RawRecord(Position(EVENTS, 0, 0), 0, key, value, headers)
-    assert names(Record(raw.position, "s", Refusal("json", "no"), raw), raw, ["e0"]) is meant
+    record = Record(raw.position, "s", Refusal("json", "no"), raw)
+    out = out_of(frozenset({"e0"}))
+    assert out.means(record, raw) is meant
+    left = out.emptied(record)
+    assert isinstance(left.body, Refusal)
+    assert left.body.stage == "json"
+    assert left.whole() == (RawRecord(raw.position, 0, None, None) if meant else raw)
 
 
 def test_an_id_that_json_may_write_in_two_ways_is_found_in_both() -> None:
-    for value in (json.dumps({"id": "Zoë"}), json.dumps({"id": "Zoë"}, ensure_ascii=False)):
-        raw = RawRecord(Position(EVENTS, 0, 0), 0, None, value.encode())
-        assert names(Record(raw.position, "s", Refusal("schema", "no"), raw), raw, ["Zoë"])
+    for event_id in ("Zoë", 'the "first"', "back\\slash"):
+        for value in (json.dumps({"id": event_id}), json.dumps({"id": event_id}, ensure_ascii=False)):
+            raw = RawRecord(Position(EVENTS, 0, 0), 0, None, f'"{value}'.encode())
+            record = Record(raw.position, "s", Refusal("schema", "no"), raw)
+            assert out_of(frozenset({event_id})).means(record, raw)

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from connectors.archive import ArchiveWriter, read_archive
 from connectors.codec import decoder
 from connectors.ledger import open_ledger
 from connectors.memory import MemorySource
 from posterior.snapshot import Circumstance, Fence, LedgerCorrupt, Snapshot, forgotten, stand_in
-from stream.erasure import LeftOut, mentions, named
+from stream.erasure import LeftOut, mentions, named, read_husk
 from stream.intake import at_index
 from stream.plan import Counts
 from tests.trainers.tally import Tally
@@ -196,6 +197,26 @@ def test_the_stream_goes_on_without_it_though_the_log_still_holds_it(make: Make)
     assert not any(mentions(data, out) for data in map(world.blobs.get, _states(world)))
     assert head.counts["erased"] == records_of(world, head, waits, later)
     assert_consistent(world)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_what_is_kept_or_filed_of_it_again_is_its_place(make: Make, tmp_path: Path, form: str) -> None:
+    """The log still holds it: a stretch that is read again must not bring its text back."""
+    world, folder = make(), tmp_path / "archive"
+    world.go(upto(3))
+    later = "m140"  # not read yet
+    for lane in world.log.lanes:
+        world.log.append(lane, json.dumps({"id": later, "text": "Ada", "time": "soon"}).encode())
+    erase(world, later)
+    writer = ArchiveWriter(folder, form=form)
+    world.go(keep=writer.add)
+    writer.flush()
+    records = list(read_archive(folder))
+    assert len([raw for raw in records if read_husk(raw)]) == 2
+    held = [*records, *(aside.raw for aside in world.asides)]
+    assert not [raw for raw in held if later.encode() in (raw.value or b"") or b"Ada" in (raw.value or b"")]
+    assert not [path for path in folder.iterdir() if b"Ada" in path.read_bytes()]
+    assert [a for a in world.asides if a.refusal is not None and a.raw.value is None]
 
 
 def _states(world: World) -> list[str]:

@@ -17,6 +17,7 @@ from stream.clock import ClockRules
 from stream.intake import IntakeRules
 from stream.labels import Horizons
 from stream.plan import Member, Setaside
+from stream.record import RawRecord
 from stream.window import WindowRules
 from tests.trainers.tally import Tally
 from trainers.loop import Parts, Rules, Scored, run
@@ -96,6 +97,7 @@ class World:
         updater: Updater | None = None,
         crash: Callable[[str], None] = lambda _: None,
         stopping: Callable[[], bool] = lambda: False,
+        keep: Callable[[Sequence[RawRecord]], None] = lambda _: None,
     ) -> Snapshot:
         """Run once more with a new owner, as a restarted process would."""
         self.crash = crash
@@ -109,7 +111,7 @@ class World:
             updater=updater or Tally(),
             score=judged,
             aside=self.asides.extend,
-            keep=lambda _: None,
+            keep=keep,
             circumstance=lambda seconds: Circumstance(at_ms=0, host="", code_version="", seconds=seconds),
             now_ms=lambda: next(clock),
             crash=crash,
