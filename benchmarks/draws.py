@@ -206,9 +206,10 @@ def main() -> None:
     settings = at_hand() or learned(fresh_folder(NAME))
     blobs = open_blobs(settings.blobs_url)
     with closing(open_ledger(settings.ledger_url, blobs)) as ledger:
-        history = [row for row in ledger.history(settings.chain.name) if row.kind == "learned"]
+        rows = ledger.history(settings.chain.name)
+    history = [row for row in rows if row.kind == "learned"]
     head = history[-1]
-    rule = rule_of(settings, history, head.index)
+    rule = rule_of(settings, rows, head)
     mails, of_many = (QUICK_MAILS, QUICK_OF_MANY) if asked.quick else (MAILS, OF_MANY)
     texts = unread(mails)
     told = ask(settings, head, blobs.get(head.posterior), texts, of_many)

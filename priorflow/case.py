@@ -9,8 +9,9 @@ another.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 from posterior.snapshot import IN_CHARGE, Decision, Snapshot
@@ -21,6 +22,9 @@ from trainers.showing import Answered, Showing
 from trainers.wager import Paired, Wager
 
 CASE: Final = "case"  # where a line of the gate keeps it
+
+Since = Callable[..., int]
+"""How many windows were closed when the first events came of which none of these snapshots had heard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,26 +66,36 @@ def open_case(
     *,
     policy: str,
     clip: float,
+    since: Since,
+    turned: bool = False,
 ) -> Case:
     """Return the case as the log left it, or a new one if the champion is new or none can be read.
 
     Events count from the first that the champion did not foretell itself: those say nothing of the two.
+    `turned`: learning goes on from elsewhere since, so what was counted may come again.
     """
+    reopened = left = None
+    try:
+        left = None if turned else _left(log)
+    except (ValueError, KeyError, TypeError) as unreadable:
+        reopened = str(unreadable)
     wager = tenure = None
     if champion is not None:
-        since = champion.index + 1
-        wager = Wager(challenger=policy, incumbent=champion.sha, since=since, clip=clip)
+        wager = _bet(None if left is None else left.wager, policy, champion, since, clip)
+        left = left if left is not None and left.wager is wager else None
         if predecessor is not None:
-            since = max(champion.index, predecessor.index) + 1
-            tenure = Wager(challenger=champion.sha, incumbent=predecessor.sha, since=since, clip=clip)
-    fresh = Case(heard=heard(log), wager=wager, tenure=tenure)
-    try:
-        left = _left(log)
-    except (ValueError, KeyError, TypeError) as unreadable:
-        return replace(fresh, reopened=str(unreadable))
-    if left is None or _parties(left.wager) != _parties(wager):
-        return fresh
-    return left if _parties(left.tenure) == _parties(tenure) else replace(left, tenure=tenure)
+            both = partial(since, champion)
+            tenure = _bet(None if left is None else left.tenure, champion.sha, predecessor, both, clip)
+    if left is None:
+        return Case(heard=heard(log), wager=wager, tenure=tenure, reopened=reopened)
+    return replace(left, wager=wager, tenure=tenure)
+
+
+def _bet(left: Wager | None, challenger: str, incumbent: Snapshot, since: Since, clip: float) -> Wager:
+    """Return the wager that was left if the parties and the clip are the same, or a new one."""
+    if left is not None and (left.challenger, left.incumbent, left.clip) == (challenger, incumbent.sha, clip):
+        return left
+    return Wager(challenger=challenger, incumbent=incumbent.sha, since=since(incumbent), clip=clip)
 
 
 def hear(
@@ -133,8 +147,3 @@ def _left(log: Sequence[Decision]) -> Case | None:
 def _read(told: Mapping[str, Any]) -> Case:
     wager, tenure = (None if told[name] is None else wagers.load(told[name]) for name in ("wager", "tenure"))
     return Case(heard=int(told["heard"]), wager=wager, tenure=tenure, showing=showings.load(told["showing"]))
-
-
-def _parties(wager: Wager | None) -> tuple[str, str, int, float] | None:
-    """Return who bets against whom, from when on, and by which rules: all that makes two bets one game."""
-    return None if wager is None else (wager.challenger, wager.incumbent, wager.since, wager.clip)

@@ -27,6 +27,7 @@ from priorflow.answering import ANSWERING, Answering
 from priorflow.config import Settings
 from priorflow.opening import registry
 from trainers.abstention import CONFIDENCES, Tally
+from trainers.line import sha_before
 
 CODE: Final = b'''"""A posterior of priorflow, to be loaded by mlflow.pyfunc.load_model."""
 
@@ -116,7 +117,7 @@ def answering(ledger: Ledger, snapshot: Snapshot, encoder: str, rules: Withholdi
 
 
 def confidences(ledger: Ledger, snapshot: Snapshot, windows: int) -> Tally:
-    """Add up how sure forecasts were, and how often right, in the chain's newest windows up to here."""
+    """Add up how sure forecasts were, and how often right, in the newest windows in force up to here."""
     seen, right, left = Counter[int](), Counter[int](), windows
     for row in _line(ledger, snapshot):
         told: Tally = row.report.get(CONFIDENCES) or ()
@@ -130,11 +131,12 @@ def confidences(ledger: Ledger, snapshot: Snapshot, windows: int) -> Tally:
 
 
 def _line(ledger: Ledger, snapshot: Snapshot) -> Iterator[Snapshot]:
-    """Walk from a snapshot to its parents, within its chain and not beyond `LOOKED_AT` rows."""
+    """Walk back from a snapshot over rows in force, within its chain and not beyond `LOOKED_AT` rows."""
     row = snapshot
     for _ in range(LOOKED_AT):
         yield row
-        found = None if row.parent is None else ledger.snapshot(row.parent)
+        sha = sha_before(row)
+        found = None if sha is None else ledger.snapshot(sha)
         if found is None or found[0].chain != snapshot.chain:
             return
         row = found[0]

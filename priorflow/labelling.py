@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from posterior.snapshot import Snapshot
-from trainers.line import names_along
+from trainers.line import in_force, names_along
 
 
 def classes(history: Sequence[Snapshot]) -> list[dict[str, Any]]:
-    """Return a row per class of the head: examples learned, the window that met it first, former names."""
+    """Return a row per class of the head: examples learned, the window that met it first, former names.
+
+    Windows are those in force: what is read again counts once.
+    """
     names = names_along(history)
     learned, first = dict[str, int](), dict[str, int]()
-    for row in history:
+    for row in in_force(history, history[-1]):
         told = row.report.get("classes", {}) if row.kind == "learned" else {}
         for label, count in told.items():
             now = names.of(label)

@@ -32,6 +32,7 @@ from priorflow.story import MethodRow, Story, WindowRow
 from priorflow.story_ledger import scores, verdicts, window_rows
 from trainers.abstention import CONFIDENCES, STEPS
 from trainers.branching import AGAIN, OF, SKIPPED
+from trainers.line import in_force
 
 SHOWN: Final = 200  # windows in the figures
 LISTED: Final = 25  # windows in the table, and decisions
@@ -65,8 +66,8 @@ class Turn:
 class Look:
     """What was read of a chain at once: `place` as `priorflow status` has it, and its story.
 
-    `gates` are what the gates said of each of the story's decisions, `lineage` windows and turns in the order
-    of the ledger; `candidate` is what a promotion would be about, `back` where a rollback would go.
+    `gates` are what the gates said of each of the story's decisions, `lineage` windows and turns in force,
+    oldest first; `candidate` is what a promotion would be about, `back` where a rollback would go.
     """
 
     place: Mapping[str, Any]
@@ -92,7 +93,8 @@ def look(settings: Settings, *, ask_kafka: bool = True) -> Look | None:
 
         told = settings.decisions.webhook is not None
         place = standing(ledger, name, history[-1], ends, webhook=told)
-        shown = _newest(history)
+        line = in_force(history, history[-1])
+        shown = _newest(line)
         log = ledger.decisions(name)
         decided = verdicts(log[-LISTED:], history, version_of)
         rows = window_rows(shown, version_of)
@@ -122,14 +124,14 @@ def look(settings: Settings, *, ask_kafka: bool = True) -> Look | None:
         place=place,
         story=story,
         gates=tuple(line.evidence.get(GATES, ()) for line in log[-LISTED:]),
-        lineage=lineage(history, rows)[-LISTED:],
+        lineage=lineage(line, rows)[-LISTED:],
         candidate=_candidate(log),
         back=fallback(log),
     )
 
 
 def lineage(history: Sequence[Snapshot], rows: Sequence[WindowRow]) -> tuple[WindowRow | Turn, ...]:
-    """Return windows, and where learning turned to an older belief, in the order of the ledger."""
+    """Return windows, and where learning turned to an older belief, in the order of `history`."""
     known = {row.snapshot_sha: row for row in rows}
     told = (known.get(row.sha) or _turn(row) for row in history)
     return tuple(one for one in told if one is not None)

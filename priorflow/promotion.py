@@ -10,12 +10,13 @@ Aliases follow the decision log; nothing here touches the registry.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, final
 
 from connectors import decision_log
-from posterior.snapshot import Action, Decision, Json, Ledger, LedgerCorrupt, LogMoved, Snapshot
+from posterior.snapshot import REWOUND, Action, Decision, Json, Ledger, LedgerCorrupt, LogMoved, Snapshot
 from priorflow.asking import Asker, answered, losses
 from priorflow.case import CASE, Case, as_json, hear, heard, open_case
 from priorflow.scores import spread
@@ -25,6 +26,7 @@ from trainers.bounds import Bounds, Finding, Verdict
 from trainers.branching import OF
 from trainers.gates import Evidence, holds, judge
 from trainers.guards import Smoke
+from trainers.line import beyond, in_force, sha_before
 from trainers.showing import class_counts, reliability
 from trainers.wager import Paired, Wager
 
@@ -68,7 +70,7 @@ class Gatekeeper:
             if heard(log) >= child.index:
                 return None
             try:
-                return self._decide(log, candidate, child.index, members, at_ms=at_ms)
+                return self._decide(log, candidate, child, members, at_ms=at_ms)
             except LogMoved:
                 continue  # a person has decided meanwhile: look again
         msg = f"chain {self.chain}: the decision log moves faster than one can look at it; who writes to it?"
@@ -90,9 +92,11 @@ class Gatekeeper:
         return None
 
     def unheard(self, log: Sequence[Decision]) -> list[tuple[Snapshot, Snapshot]]:
-        """Return (row before, row) for each window there is something to decide on and no answer yet."""
-        mark, pairs = heard(log), itertools.pairwise(self.ledger.history(self.chain))
-        closed = [(p, c) for p, c in pairs if c.kind in {"learned", "quarantined"} and c.index > mark]
+        """Return (row before, row) for each window in force with something to decide on and no answer yet."""
+        mark, history = heard(log), self.ledger.history(self.chain)
+        line = {row.sha for row in in_force(history, history[-1])} if history else set()
+        pairs = [(p, c) for p, c in itertools.pairwise(history) if c.sha in line and c.index > mark]
+        closed = [(p, c) for p, c in pairs if c.kind in {"learned", "quarantined"}]
         return [(parent, child) for parent, child in closed if self.candidate(child) is not None]
 
     def try_out(self, candidate: Snapshot, events: Sequence[Member], *, at_ms: int, actor: str) -> Decision:
@@ -112,14 +116,21 @@ class Gatekeeper:
         self,
         log: Sequence[Decision],
         candidate: Snapshot,
-        window: int,
+        child: Snapshot,
         members: Sequence[Member],
         *,
         at_ms: int,
     ) -> Decision:
-        champion, before = self._champion(log), self._predecessor(log)
-        policy = f"head of {self.chain}"
-        case = open_case(log, champion, before, policy=policy, clip=self.bounds.clip)
+        champion, before, window = self._champion(log), self._predecessor(log), child.index
+        case = open_case(
+            log,
+            champion,
+            before,
+            policy=f"head of {self.chain}",
+            clip=self.bounds.clip,
+            since=partial(self._since, child),
+            turned=self._turned(child, heard(log)),
+        )
         reopened, unheard = case.reopened, self._passed_over(log, window)
         posed = [
             (place, m, m.forecast)
@@ -136,6 +147,32 @@ class Gatekeeper:
                 return self._write(log, before, (kept,), champion, actor=GATE, at_ms=at_ms, more=more)
         found = self._findings(candidate, champion, case)
         return self._write(log, candidate, found, champion, actor=GATE, at_ms=at_ms, more=more)
+
+    def _back(self, child: Snapshot) -> Iterator[Snapshot]:
+        """Walk back over the rows in force, newest first."""
+        row: Snapshot | None = child
+        while row is not None:
+            yield row
+            sha = sha_before(row)
+            found = None if sha is None else self.ledger.snapshot(sha)
+            row = None if found is None else found[0]
+
+    def _turned(self, child: Snapshot, last: int) -> bool:
+        """Tell whether learning went on from elsewhere since the last window that was heard."""
+        for row in self._back(child):
+            if row.kind == "branch":
+                return True
+            if row.kind in {"learned", "quarantined"} and row.index <= last:
+                return False
+        return False
+
+    def _since(self, child: Snapshot, *judged: Snapshot) -> int:
+        """Return how many windows were closed when the first events came that none of these had heard of.
+
+        A snapshot of a stretch that was gone back over has learned records that are read again behind it.
+        """
+        heard_of = (row.index for row in self._back(child) if any(_knows(one, row) for one in judged))
+        return next(heard_of, 0) + 1
 
     def _passed_over(self, log: Sequence[Decision], window: int) -> list[int]:
         if heard(log) >= window - 1:  # as a rule; a history may be long
@@ -249,6 +286,11 @@ class Gatekeeper:
             msg = f"chain {self.chain}: champion {sha} is not in the ledger any more; promote another"
             raise LedgerCorrupt(msg)
         return found[0]
+
+
+def _knows(one: Snapshot, row: Snapshot) -> bool:
+    """Tell whether what came right behind a row is old to a snapshot: foretold by it, or learned."""
+    return one.sha in {row.sha, row.report.get(REWOUND)} or not beyond(row, one)
 
 
 def _falls(found: Sequence[Finding]) -> bool:

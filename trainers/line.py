@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from posterior.snapshot import REWOUND, Blobs, Erasure, Kind, Snapshot, forgotten, stand_in
+from posterior.snapshot import REWOUND, Blobs, Erasure, Kind, Snapshot, Span, forgotten, stand_in
 from stream.erasure import LeftOut, without
 from stream.relabelling import AS_THEY_CAME, Names
 
@@ -44,7 +44,7 @@ def kept(row: Snapshot, posterior: str) -> Mapping[str, Any]:
     return {KNOWN: row.report[KNOWN]} if same else {}
 
 
-def before(row: Snapshot) -> str | None:
+def sha_before(row: Snapshot) -> str | None:
     """Return the sha of the row that comes before this one in force: its parent, or what it goes back to."""
     return row.report.get(REWOUND) or row.parent
 
@@ -58,8 +58,20 @@ def in_force(history: Sequence[Snapshot], head: Snapshot) -> list[Snapshot]:
     row: Snapshot | None = head
     while row is not None:
         line.append(row)
-        row = known_rows.get(before(row) or "")
+        row = known_rows.get(sha_before(row) or "")
     return line[::-1]
+
+
+def beyond(row: Snapshot, other: Snapshot) -> bool:
+    """Tell whether every record that lies behind `other` lies behind a row too."""
+    there = {(span.topic, span.partition): span for span in row.spans}
+    return all(_holds(there.get((span.topic, span.partition)), span) for span in other.spans)
+
+
+def _holds(span: Span | None, other: Span) -> bool:
+    if span is None:
+        return other.consumed == 0
+    return span.low >= other.low and all(o < span.low or o in span.beyond for o in other.beyond)
 
 
 def between(history: Sequence[Snapshot], champion: Snapshot, head: Snapshot) -> list[Snapshot]:

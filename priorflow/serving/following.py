@@ -46,7 +46,7 @@ class OnThisMachine:
         """Restore the belief; ConfigError if it was learned with other settings than these."""
         snapshot = wanted.snapshot
         self._books.require_ours(snapshot)
-        rule = rule_of(self._settings, wanted.history() if wanted.history else (), snapshot.index)
+        rule = rule_of(self._settings, wanted.history() if wanted.history else (), snapshot)
         kept = wanted.rule
         if rule is not None and kept is not None and (kept.risk, kept.alpha) == (rule.risk, rule.alpha):
             rule = kept  # chosen while the ledger could be asked, and for the same risk

@@ -141,7 +141,7 @@ class Candidates:
         snapshot = wanted.snapshot
         self._books.require_ours(snapshot)
         answerer = self._apart.load(snapshot, posterior)
-        rule = rule_of(self._settings, self._history(), snapshot.index)
+        rule = rule_of(self._settings, self._history(), snapshot)
         return Version(snapshot=snapshot, answerer=answerer, rule=rule, name=wanted.name)
 
     def keep(self, wanted: Wanted, posterior: bytes, version: Version) -> None:

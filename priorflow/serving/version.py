@@ -13,6 +13,7 @@ from priorflow.learning import family_spec
 from trainers.abstention import CONFIDENCES, Abstention, abstention
 from trainers.activations import Activations
 from trainers.answer import Answer, AnswerSpec, answerer_of
+from trainers.line import in_force
 from trainers.model import AdaptedModel
 
 
@@ -45,12 +46,12 @@ def answer_spec(settings: Settings) -> AnswerSpec:
     )
 
 
-def rule_of(settings: Settings, history: Sequence[Snapshot], index: int) -> Abstention | None:
-    """Return when to withhold answers, by the forecasts of the last windows up to this one."""
+def rule_of(settings: Settings, history: Sequence[Snapshot], snapshot: Snapshot) -> Abstention | None:
+    """Return when to withhold answers, by the forecasts of the last windows in force up to this one."""
     serve = settings.serve
     if serve.risk is None:
         return None
-    told = [row.report[CONFIDENCES] for row in history if row.index <= index and row.report.get(CONFIDENCES)]
+    told = [row.report[CONFIDENCES] for row in in_force(history, snapshot) if row.report.get(CONFIDENCES)]
     return abstention(told[-serve.risk_windows :], risk=serve.risk, alpha=serve.risk_alpha)
 
 

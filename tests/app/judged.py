@@ -14,7 +14,7 @@ import torch
 
 from connectors.blobs import MemoryBlobs
 from connectors.memory_ledger import MemoryLedger
-from posterior.snapshot import Blobs, Chain, Decision, Ledger, Snapshot
+from posterior.snapshot import REWOUND, Blobs, Chain, Decision, Ledger, Snapshot
 from posterior.tensors import to_bytes
 from priorflow.asking import Asker
 from priorflow.promotion import Gatekeeper
@@ -24,6 +24,8 @@ from stream.plan import Member
 from stream.record import Position
 from tests.connectors.chain_builder import Writer, a_chain, learned
 from trainers.bounds import Bounds
+from trainers.branching import OF
+from trainers.line import on_top
 from trainers.loop import Rules
 from trainers.window import FamilySpec, LearnSpec, Order, Outcome
 
@@ -128,6 +130,21 @@ class Court:
         """Commit a window and have it heard."""
         row, members = self.learn(p, count=count)
         return (gate or self.gate()).consider(row, members, at_ms=1)
+
+    def go_back(self, to: Snapshot) -> Snapshot:
+        """Commit the row that goes back to an older one, whose positions it takes up again."""
+        head = self.writer.head
+        branch = on_top(
+            head,
+            "branch",
+            posterior=to.posterior,
+            labels=to.labels,
+            spans=to.spans,
+            counts=to.counts,
+            report={OF: to.sha, REWOUND: to.sha},
+        )
+        self.right[head.index] = self.right[to.index]
+        return self.writer.commit(branch)
 
     def again(self, _parent: Snapshot, child: Snapshot) -> Sequence[Member] | None:
         """Give a window's members again."""

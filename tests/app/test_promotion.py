@@ -357,6 +357,53 @@ def test_only_the_policy_s_own_belief_can_be_promoted(court: Court) -> None:
     assert (line.action, line.snapshot) == ("wait", first.sha)
 
 
+def in_charge(court: Court, row: Snapshot) -> None:
+    court.ledger.decide(
+        "main", at_ms=1, actor="ada", action="promote", snapshot=row.sha, evidence={"forced": True}
+    )
+
+
+def counted(line: Decision | None) -> int:
+    assert line is not None
+    return int(line.evidence["case"]["wager"]["events"])
+
+
+def test_what_a_champion_has_learned_says_nothing_of_it_when_it_is_read_again(court: Court) -> None:
+    for p in (0.6, 0.7, 0.8):
+        court.learn(p)
+    (first, _), _, (third, _) = court.rows
+    court.go_back(first)
+    in_charge(court, third)  # of the stretch that was gone back over: it has learned what comes now
+    assert [counted(court.step(0.7)) for _ in range(2)] == [0, 0]
+    assert [counted(court.step(0.7)) for _ in range(2)] == [40, 80]
+
+
+def test_the_champion_that_learning_goes_back_to_is_not_compared_with_itself(court: Court) -> None:
+    for p in (0.6, 0.7, 0.8):
+        court.learn(p)
+    first = court.rows[0][0]
+    in_charge(court, first)
+    court.go_back(first)
+    assert [counted(court.step(0.7)) for _ in range(3)] == [0, 40, 80]
+
+
+def test_what_was_counted_before_learning_went_back_is_not_counted_again(court: Court) -> None:
+    court.learn(0.6)
+    first = court.rows[0][0]
+    in_charge(court, first)
+    assert [counted(court.step(0.7)) for _ in range(3)] == [0, 40, 80]
+    court.go_back(first)  # the records of the three come again
+    assert [counted(court.step(0.7)) for _ in range(3)] == [0, 40, 80]
+
+
+def test_a_window_that_was_gone_back_over_is_not_made_up_for(court: Court) -> None:
+    for p in (0.6, 0.7, 0.8):
+        court.learn(p)
+    court.go_back(court.rows[0][0])
+    row, _ = court.learn(0.7)
+    assert [child.sha for _, child in court.gate().unheard(())] == [row.sha]
+
+
 @given(
     st.lists(st.tuples(st.floats(0.05, 0.99), st.integers(0, 60)), min_size=2, max_size=12),
     st.sampled_from([BOUNDS, replace(BOUNDS, min_labels=100), replace(BOUNDS, alpha=1e-6, min_gain=0.1)]),

@@ -16,7 +16,7 @@ from priorflow.config import Settings, load
 from priorflow.console import Silent
 from priorflow.exit_codes import ExitCode
 from priorflow.run import execute
-from priorflow.unlearning import CannotUnlearn, Wanted, parse_stretch, unlearn
+from priorflow.unlearning import CannotUnlearn, Wanted, _place, parse_stretch, unlearn
 from stream.erasure import Stretch
 from stream.record import RawRecord
 from tests.app.histories import assert_accounts_balance, history, opened
@@ -149,6 +149,26 @@ def test_erased_first_it_can_still_be_derived(here: Path, capsys: pytest.Capture
     way = next(line["command"] for line in said if line["event"] == "learned_by")
     told(capsys, *way.split()[1:])
     assert tensors(here, way.split()[-1]) == tensors(here, "before")
+
+
+def test_of_a_chain_that_went_back_what_is_in_force_is_derived(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, first = settings_here(here), history(settings_here(here))[1]
+    with opened(settings) as ledger:
+        plan = ledger.plan("main", first.plan or "")
+    assert plan is not None
+    topic, partition, offset = _place(plan.content["members"][0][0])
+    out = (Stretch(topic, partition, offset, offset),)
+    before = unlearn(settings, wanted(stretches=out, into="before"), console=Silent())
+    told(capsys, "promote", first.sha, "--force", "--reason", "to begin with")
+    told(capsys, "rollback", "--to", first.sha, "--relearn", "--reason", "again")
+    told(capsys, "run", "--until-end", "--windows", "2")
+    after = unlearn(settings, wanted(stretches=out, into="after"), console=Silent())
+    assert tensors(here, "after") == tensors(here, "before")
+    assert [one.window for one in before] == [1, 2, 3]
+    assert [one.window for one in after] == [1, 4, 5]
+    assert [one.left_out for one in after] == [one.left_out for one in before] == [1, 0, 0]
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -217,6 +217,24 @@ _JUDGED = bugs(
         _PROMOTION + "test_only_the_policy_s_own_belief_can_be_promoted",
     ),
     (
+        "the window that made the champion speaks against it",
+        "return next(heard_of, 0) + 1",
+        "return next(heard_of, 0)",
+        _PROMOTION + "test_guards_hear_of_nothing_that_came_before_the_champion",
+    ),
+    (
+        "what a champion has learned is news to it when it is read again",
+        "return one.sha in {row.sha, row.report.get(REWOUND)} or not beyond(row, one)",
+        "return one.sha in {row.sha, row.report.get(REWOUND)}",
+        _PROMOTION + "test_what_a_champion_has_learned_says_nothing_of_it_when_it_is_read_again",
+    ),
+    (
+        "what was counted before going back counts again",
+        "turned=self._turned(child, heard(log)),",
+        "turned=False,",
+        _PROMOTION + "test_what_was_counted_before_learning_went_back_is_not_counted_again",
+    ),
+    (
         "windows passed over are not named",
         'more |= {"unheard": unheard} if unheard else {}',
         "more |= {}",
@@ -232,15 +250,9 @@ _JUDGED = bugs(
         _PROMOTION + "test_after_a_rollback_the_comparison_begins_anew",
     ),
     (
-        "the window that made the champion speaks against it",
-        "        since = champion.index + 1\n        wager =",
-        "        since = champion.index\n        wager =",
-        _PROMOTION + "test_a_promotion_by_hand_meanwhile_ends_the_case",
-    ),
-    (
         "another clip is the same game",
-        "wager.incumbent, wager.since, wager.clip)",
-        "wager.incumbent, wager.since, 0.0)",
+        "(left.challenger, left.incumbent, left.clip) == (challenger, incumbent.sha, clip)",
+        "(left.challenger, left.incumbent) == (challenger, incumbent.sha)",
         _PROMOTION + "test_another_clip_or_unreadable_evidence_opens_a_new_wager_and_says_so",
     ),
     (
