@@ -86,6 +86,7 @@ def _tell(console: Console, request: Request, found: Erased, *, dry_run: bool) -
         "blobs": found.blobs,
         "archived": [str(place) for place in found.archived],
         "demo": found.demo,
+        "compared": found.compared,
         "dry_run": dry_run,
     }
     if not found.anything:
@@ -95,6 +96,7 @@ def _tell(console: Console, request: Request, found: Erased, *, dry_run: bool) -
         f"{facts['states'] + found.blobs} stored states",
         f"{len(found.archived)} archived records",
         *([f"{found.demo} mails of the demo"] if found.demo else []),
+        *([f"{found.compared} comparisons with a shadow"] if found.compared else []),
     ]
     would = "would be erased from" if dry_run else "erased from"
     row = "".join(f"; row {seq} of chain {name} says so" for name, seq in found.rows.items())

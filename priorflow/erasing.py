@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ from priorflow.deciding import whoever
 from priorflow.opening import require_history
 from priorflow.rules import codec_rules
 from priorflow.run import circumstance
+from priorflow.serving.books import serving_folder
+from priorflow.serving.comparisons import forget
 from priorflow.tenure import holding
 from stream.erasure import LeftOut, husk, named
 from stream.record import Position, RawRecord
@@ -54,7 +56,7 @@ class Erased:
     """What was found, and is gone unless one only looked.
 
     `rows` are the sequence numbers of the rows that forget, by chain; `blobs` counts stored states that were
-    removed beyond those of the rows, `archived` and `demo` what was emptied.
+    removed beyond those of the rows, `archived`, `demo` and `compared` what was emptied.
     """
 
     traces: tuple[Trace, ...]
@@ -62,12 +64,13 @@ class Erased:
     blobs: int
     archived: tuple[Position, ...]
     demo: int
+    compared: int
 
     @property
     def anything(self) -> bool:
         """Tell whether there was anything to do."""
         known = any(found.fresh or found.states for found in self.traces)
-        return bool(known or self.rows or self.blobs or self.archived or self.demo)
+        return bool(known or self.rows or self.blobs or self.archived or self.demo or self.compared)
 
 
 def erase(settings: Settings, request: Request, *, crash: Crash = live) -> Erased:
@@ -103,6 +106,7 @@ def erase(settings: Settings, request: Request, *, crash: Crash = live) -> Erase
             blobs=max(0, len(gone) - stated),
             archived=tuple(archived),
             demo=demo,
+            compared=_comparisons(settings, request, traces, write=True),
         )
 
 
@@ -118,12 +122,14 @@ def look(settings: Settings, request: Request) -> Erased:
             for raw in read_archive(archive)
             if meant(raw)
         ]
+        traces = [trace(ledger, blobs, chain, request.out) for chain in concerned(ledger, request.chain)]
         return Erased(
-            traces=tuple(trace(ledger, blobs, c, request.out) for c in concerned(ledger, request.chain)),
+            traces=tuple(traces),
             rows={},
             blobs=0,
             archived=tuple(archived),
             demo=_demo_emptied(settings, request, write=False),
+            compared=_comparisons(settings, request, traces, write=False),
         )
 
 
@@ -178,6 +184,8 @@ def _demo_emptied(settings: Settings, request: Request, *, write: bool) -> int:
         count += len(members) - len(stay)
         if write and len(stay) < len(members):
             _write(path, json.dumps(stay))
+    for stray in folder.glob("*.tmp") if write else ():  # half a window, left by a demo that was killed
+        stray.unlink()
     return count
 
 
@@ -188,3 +196,9 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _comparisons(settings: Settings, request: Request, traces: Sequence[Trace], *, write: bool) -> int:
+    """Take the events out of what servers of these chains wrote down of a shadow; return how many lines."""
+    folders = [serving_folder(settings, found.chain) for found in traces]
+    return sum(forget(folder, request.ids, _write if write else None) for folder in folders)

@@ -31,17 +31,28 @@ def in_topics(settings: Settings, request: Request, *, write: bool) -> list[dict
     cluster, topics = client(settings), settings.kafka.topics
     inputs = dict.fromkeys((topics.events, topics.labels))
     aside = dict.fromkeys((topics.dead_letters, topics.late))
-    facts = topic_facts(cluster, [*inputs, *aside])
+    outputs = dict.fromkeys((topics.answers, topics.shadow))
+    facts = topic_facts(cluster, [*inputs, *aside, *outputs])
     return [
         *(_input(name, facts[name]) for name in inputs if name in facts),
         *(_aside(settings, request, cluster, facts[n], write=write) for n in aside if n in facts),
+        *(_output(name, facts[name]) for name in outputs if name in facts),
     ]
 
 
 def _input(name: str, facts: TopicFacts) -> dict[str, Any]:
-    tombstone = "a tombstone under the record's key has compaction drop it; " if facts.compacted else ""
-    left = f"whatever was produced of it: {tombstone}{_kept(facts)}"
+    dropped = _dropped(facts, "the record's key")
+    left = f"whatever was produced of it: {dropped}{_kept(facts)}"
     return {"topic": name, "letters": [], "buried": [], "left": left}
+
+
+def _output(name: str, facts: TopicFacts) -> dict[str, Any]:
+    left = f"answers that `score` gave to it, by its id and without its text: {_dropped(facts, 'its id')}"
+    return {"topic": name, "letters": [], "buried": [], "left": f"{left}{_kept(facts)}"}
+
+
+def _dropped(facts: TopicFacts, key: str) -> str:
+    return f"a tombstone under {key} has compaction drop it; " if facts.compacted else ""
 
 
 def _aside(

@@ -91,6 +91,6 @@ class Books:
         return found
 
 
-def serving_folder(settings: Settings) -> Path:
-    """Return where a server of this chain keeps what is its own."""
-    return settings.home_folder / "serving" / settings.chain.name
+def serving_folder(settings: Settings, chain: str | None = None) -> Path:
+    """Return where a server of a chain (as configured) keeps what is its own."""
+    return settings.home_folder / "serving" / (chain or settings.chain.name)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Final, final
 
 from priorflow.serving.comparing import Beside, Heard
-from stream.prediction_id import prediction_id
+from stream.prediction_id import event_of, prediction_id
 
 NAME: Final = "shadow.jsonl"
 BEFORE: Final = "shadow.before.jsonl"
@@ -38,6 +39,28 @@ class Comparisons:
             os.write(descriptor, line.encode())
         finally:
             os.close(descriptor)
+
+
+def forget(folder: Path, events: Collection[str], write: Callable[[Path, str], None] | None) -> int:
+    """Take the lines of these events out of a folder's files, and what cannot be read; return how many.
+
+    A line that a server writes just then may be lost: it is a sample. None for `write` only looks.
+    """
+    count = 0
+    for file in (folder / NAME, folder / BEFORE):
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
+        stay = [line for line in lines if _event(line) not in {None, *events}]
+        count += len(lines) - len(stay)
+        if write is not None and len(stay) < len(lines):
+            write(file, "".join(stay))
+    return count
+
+
+def _event(line: str) -> str | None:
+    try:
+        return event_of(json.loads(line)["prediction_id"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def row(beside: Beside) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from connectors.lease import this_owner
 from priorflow.cli import call
 from priorflow.config import Settings, load
 from priorflow.console import Silent
-from priorflow.erasing import Request, erase
+from priorflow.erasing import Request, erase, look
 from priorflow.exit_codes import ExitCode
 from priorflow.run import execute
+from stream.prediction_id import prediction_id
 from stream.record import RawRecord
 from tests.app.histories import assert_accounts_balance, history, opened
 from tests.app.streams import EVENTS, archived, small_settings, small_stream
@@ -266,6 +267,30 @@ def test_what_the_demo_keeps_of_a_window_is_emptied(here: Path) -> None:
     done = erase(settings_here(here), Request(ids=(LEARNED,), chain="main"))
     assert done.demo == 1
     assert json.loads((members / "1.json").read_text()) == [{"event_id": "other"}]
+
+
+def test_half_a_window_that_a_killed_demo_left_goes_too(here: Path) -> None:
+    members = here / "home" / "demo" / "members"
+    members.mkdir(parents=True)
+    (members / "2.tmp").write_text(f'[{{"event_id": "{LEARNED}", "text": "{SECRET}')
+    erase(settings_here(here), Request(ids=(LEARNED,), chain="main"))
+    assert files_with(members, SECRET, LEARNED) == []
+
+
+def test_what_a_server_wrote_down_of_a_shadow_goes_too(here: Path) -> None:
+    folder = here / "home" / "serving" / "main"
+    folder.mkdir(parents=True)
+    theirs, others = (
+        json.dumps({"prediction_id": prediction_id(event, "a" * 64)}) + "\n" for event in (LEARNED, "other")
+    )
+    (folder / "shadow.jsonl").write_text(others + theirs + others)
+    (folder / "shadow.before.jsonl").write_text(theirs + others + theirs[:20])
+    request = Request(ids=(LEARNED,), chain="main")
+    assert look(settings_here(here), request).compared == 3
+    assert erase(settings_here(here), request).compared == 3
+    assert (folder / "shadow.jsonl").read_text() == others * 2
+    assert (folder / "shadow.before.jsonl").read_text() == others
+    assert not erase(settings_here(here), request).anything
 
 
 KILLED = """

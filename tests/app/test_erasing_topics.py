@@ -72,6 +72,24 @@ def test_a_compacted_topic_gets_one_tombstone_for_a_key_that_is_theirs_alone(
     assert _ends(kafka, dead) == 6
 
 
+def test_what_score_wrote_is_named_with_what_can_be_done(kafka: KafkaClient, new_topic: NewTopic) -> None:
+    events, answers = new_topic("events"), new_topic("answers")
+    shadow = new_topic("shadow", cleanup_policy="compact")
+    settings = settings_for(
+        kafka,
+        events=events,
+        labels=events,
+        dead_letters=new_topic("dead"),
+        late=new_topic("late"),
+        answers=answers,
+        shadow=shadow,
+    )
+    rows = {row["topic"]: row for row in in_topics(settings, ASKED, write=True)}
+    assert "kafka-delete-records" in rows[answers]["left"]
+    assert "tombstone" not in rows[answers]["left"]
+    assert "a tombstone under its id has compaction drop it" in rows[shadow]["left"]
+
+
 def _ends(kafka: KafkaClient, topic: str) -> int:
     return topic_facts(kafka, [topic])[topic].next[0]
 
