@@ -12,6 +12,7 @@ _WAGER = "tests/trainers/test_wager.py::"
 _PROMOTION = "tests/app/test_promotion.py::"
 _DECIDING = "tests/app/test_deciding.py::"
 _TENURE = "tests/app/test_tenure.py::"
+_RELEARNING = "tests/trainers/test_relearning.py::"
 _EVERY_GATE = _GATES + "test_good_evidence_passes_every_gate"
 _WATCHED_BOUNDS = _GATES + "test_better_goes_by_the_bounds_that_may_be_watched"
 _NO_WORSE = _PROMOTION + "test_a_champion_no_worse_than_the_one_before_it_stays"
@@ -305,6 +306,29 @@ _BY_HAND = bugs(
     ),
 )
 
+_BACK = bugs(
+    "branching",
+    "trainers/branching.py",
+    (
+        "an abandoned champion is gone on from at the head's positions",
+        "line.evidence[CONTINUE] != RELEARN and champion.sha in {r.sha for r in in_force(history, head)}",
+        "line.evidence[CONTINUE] != RELEARN",
+        _RELEARNING + "test_going_on_from_a_champion_that_was_gone_back_over_learns_no_label_twice",
+    ),
+    (
+        "going back takes new names back",
+        "            content = renamed(content, old, new)\n",
+        "            pass\n",
+        _RELEARNING + "test_a_class_that_was_renamed_keeps_its_new_name_when_learning_goes_back_past_that",
+    ),
+    (
+        "going back remembers what was erased",
+        "at_index(state_behind(blobs, erasures, champion), head.index)",
+        "at_index(blobs.get(champion.stream_state), head.index)",
+        "tests/trainers/test_erasing.py::test_learning_goes_back_over_an_erasure_and_does_not_remember_it",
+    ),
+)
+
 _HELD = bugs(
     "tenure",
     "priorflow/tenure.py",
@@ -347,4 +371,4 @@ _HELD = bugs(
     ),
 )
 
-GATES: Final[tuple[Mutant, ...]] = (*_COMPARED, *_BETS, *_SOUND, *_JUDGED, *_BY_HAND, *_HELD)
+GATES: Final[tuple[Mutant, ...]] = (*_COMPARED, *_BETS, *_SOUND, *_JUDGED, *_BY_HAND, *_BACK, *_HELD)
