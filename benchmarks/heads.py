@@ -39,7 +39,7 @@ NAME: Final = "heads"
 QUICK: Final = 40  # mails of each window
 FEATURES, PIECES = 64.0, 0.05  # how much of a density counts where new classes are told, as in the panel
 RESAMPLES: Final = 400
-ALL, FIRST, LAST, WORDS = "all three views", "the first two views", "the last view", "pieces"
+ALL, FIRST, LAST, WORDS = "all views", "all but the last view", "the last view", "pieces"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +53,25 @@ class Asked:
 
 def asked(windows: Sequence[Sequence[Member]], seen: Activations) -> list[Asked]:
     """Foretell every window but the first by the heads after those before it."""
-    whole = two = None
+    whole = below = None
     labels: tuple[str, ...] = ()
     told: list[Asked] = []
     for number, members in enumerate(windows, start=1):
         sight = seen.sight([m.text for m in members])
-        early = Sight(sight.views[:, :2], sight.pieces, sight.vocabulary)
-        if whole is not None and two is not None:
-            told += _said(_densities(whole, two, sight, early), labels, members)
+        early = Sight(sight.views[:, :-1], sight.pieces, sight.vocabulary)
+        if whole is not None and below is not None:
+            told += _said(_densities(whole, below, sight, early), labels, members)
         labels = tuple(dict.fromkeys([*labels, *(m.label for m in members)]))
         truth = torch.tensor([labels.index(m.label) for m in members])
         whole = panel.learned(whole or panel.founded(sight), sight, truth, classes=len(labels))
-        two = panel.learned(two or panel.founded(early), early, truth, classes=len(labels))
+        below = panel.learned(below or panel.founded(early), early, truth, classes=len(labels))
         progress(f"window {number}")
     return told
 
 
-def _densities(whole: Panel, two: Panel, sight: Sight, early: Sight) -> dict[str, tuple[Tensor, Tensor]]:
+def _densities(whole: Panel, below: Panel, sight: Sight, early: Sight) -> dict[str, tuple[Tensor, Tensor]]:
     """Return, by head, log densities of the known classes (n, K) and of one unseen (n,), tempered."""
-    heads, first = panel.believed(whole), panel.believed(two)
+    heads, first = panel.believed(whole), panel.believed(below)
     parts = ((ALL, heads.views, sight.views), (FIRST, first.views, early.views))
     out = {}
     for name, belief, views in (*parts, (LAST, heads.last, sight.views[:, -1:])):
