@@ -135,6 +135,10 @@ class Glance:
 
 
 FIELDS: Final = ("generative", "words", "pool")
+_OTHER: Final = (
+    "this snapshot's panel is of a release with other heads or experts: derive the chain again with "
+    "`priorflow replay --into NEW`, or start a new one"
+)
 
 
 def restore(tensors: Tensors) -> tuple[Panel | None, dict[str, Tensor]]:
@@ -148,11 +152,7 @@ def restore(tensors: Tensors) -> tuple[Panel | None, dict[str, Tensor]]:
         else:
             rest[name] = tensor
     if parts["generative"] and _sizes(parts) != (len(EXPERTS), len(CONSTANTS) + len(ODDS)):
-        msg = (
-            "this snapshot's panel is of a release with other heads or experts: derive the chain again with "
-            "`priorflow replay --into NEW`, or start a new one"
-        )
-        raise OtherPanel(msg)
+        raise OtherPanel(_OTHER)
     return (Panel(**parts) if parts["generative"] else None), rest
 
 
@@ -204,7 +204,9 @@ def _believed(evidence: Moments, centre: Tensor) -> Belief:
 
 
 def glance(heads: Heads, sight: Sight) -> Glance:
-    """Return what the generative heads make of texts."""
+    """Return what the generative heads make of texts; OtherPanel, if they are of other views than these."""
+    if sight.views[0].numel() != len(heads.views.root):
+        raise OtherPanel(_OTHER)
     last, seen = sight.views[:, -1], heads.seen
     return Glance(
         views=generative.log_densities(heads.views, sight.views.flatten(1))[:, seen],

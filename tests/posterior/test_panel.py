@@ -224,6 +224,13 @@ def test_a_panel_of_another_release_is_told() -> None:
             panel.restore(old)
 
 
+def test_a_panel_of_other_views_is_told() -> None:
+    state, (sight, _) = taught(), events(4, 3, 14)
+    more = Sight(torch.cat([sight.views, sight.views], dim=1), sight.pieces, V)
+    with pytest.raises(OtherPanel, match="replay --into"):
+        foretold(state, rows(4, 3, 1), more)
+
+
 def test_a_single_input_is_told_as_in_a_crowd() -> None:
     state, (features, _) = taught(), events(30, 3, 14)
     whole = foretold(state, rows(30, 3, 1), features)
