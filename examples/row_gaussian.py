@@ -11,7 +11,7 @@ in tests/ hold it to the same laws as the built-in ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from posterior import gaussian
 from posterior.divergence import gaussian_kl
-from posterior.family import Draw, Facts, Slot, Tensors, state_of
+from posterior.family import Draw, Facts, Slot, Tensors, part_of, state_of
 from posterior.forgetting import power_prior
 from posterior.gaussian import Scales, grow_rows
 
@@ -119,6 +119,10 @@ class RowGaussian:
         for k in state.mean:
             total = total + gaussian_kl(state.mean[k], _wide(state, k), prior.mean[k], _wide(prior, k))
         return total
+
+    def marginal(self, state: Rows, slots: Collection[str]) -> Rows:
+        """Return the part of the belief."""
+        return part_of(state, slots)
 
     def absorb(self, prior: Rows, state: Rows, rows: Tensors) -> tuple[Rows, float]:
         """Return the state."""

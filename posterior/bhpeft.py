@@ -30,7 +30,7 @@ Exact: on orthogonal linear-Gaussian designs.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, final
 
@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from posterior import gaussian
-from posterior.family import Draw, Facts, Slot, Tensors, state_of
+from posterior.family import Draw, Facts, Slot, Tensors, part_of, state_of
 from posterior.gaussian import Diagonal
 
 _DOWN: Final = ("down", "adapter_down")
@@ -135,6 +135,10 @@ class BhPeft:
     def kl(self, state: Diagonal, prior: Diagonal) -> Tensor:
         """Return the sum over every random weight of every part."""
         return gaussian.kl(state, prior)
+
+    def marginal(self, state: Diagonal, slots: Collection[str]) -> Diagonal:
+        """Return the part of the belief."""
+        return part_of(state, slots)
 
     def absorb(self, prior: Diagonal, state: Diagonal, rows: Tensors) -> tuple[Diagonal, float]:
         """Return the state."""

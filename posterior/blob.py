@@ -21,7 +21,7 @@ samples, over class rows that are Gaussian too. Against the paper:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, final
 
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from posterior import gaussian
-from posterior.family import Draw, Facts, Slot, Tensors, state_of
+from posterior.family import Draw, Facts, Slot, Tensors, part_of, state_of
 from posterior.flipout import MEAN, SIGNS
 from posterior.gaussian import Diagonal, Scales
 
@@ -138,6 +138,10 @@ class Blob:
         """Return KL over A, head and (if Gaussian) B, or B's anchor; with B frozen it is the KL over W."""
         nats = gaussian.kl(state, prior)
         return nats + _pull(state.point, prior.point, sd=self.sd_up) if self.b == "anchored" else nats
+
+    def marginal(self, state: Diagonal, slots: Collection[str]) -> Diagonal:
+        """Return the part of the belief."""
+        return part_of(state, slots)
 
     def absorb(self, prior: Diagonal, state: Diagonal, rows: Tensors) -> tuple[Diagonal, float]:
         """Return the state."""

@@ -26,7 +26,7 @@ Exact: on linear-Gaussian data of orthogonal designs, for any tasks in any windo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, final
 
@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from posterior import gaussian, hierarchy
-from posterior.family import Draw, Facts, Slot, Tensors, state_of
+from posterior.family import Draw, Facts, Slot, Tensors, part_of, state_of
 from posterior.gaussian import Scales
 from posterior.hierarchy import Group, Hierarchy, Opened, site
 
@@ -168,6 +168,10 @@ class Bora:
             if self.fit == "posterior":
                 total = total + hierarchy.spread_kl(g, prior.groups[k])
         return total
+
+    def marginal(self, state: Opened, slots: Collection[str]) -> Opened:
+        """Return the part of the belief."""
+        return part_of(state, slots)
 
     def absorb(self, prior: Opened, state: Opened, rows: Tensors) -> tuple[Opened, float]:
         """Return the belief."""

@@ -16,6 +16,7 @@ A window goes round once:
       origin, place           coordinates in which a step has the same meaning for every weight
       sample, mean            weights for the model to run with
       kl     W, W -> nats     total, not per weight
+      marginal W, slots -> W  what is believed of some slots alone
       absorb W, rows -> W     curvature counted in, for families that do not learn it by gradients
     settle   S, W, W -> S     what the window hands on
 
@@ -26,8 +27,8 @@ draw by rank or touch the global generator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 from torch import Tensor
@@ -141,6 +142,13 @@ class Family(Protocol[S, W]):
         """Return KL(state || prior) in nats, a float64 scalar; 0 only at equality."""
         ...
 
+    def marginal(self, state: W, slots: Collection[str]) -> W:
+        """Return the belief about these slots alone; `kl` of two such is what a window taught of them.
+
+        `part_of` does it where slots are independent of each other.
+        """
+        ...
+
     def absorb(self, prior: W, state: W, rows: Tensors) -> tuple[W, float]:
         """Return `state` with the prior's precision plus sum_n g_n g_n', and the nats that were dropped.
 
@@ -152,6 +160,19 @@ class Family(Protocol[S, W]):
     def settle(self, state: S, prior: W, posterior: W, facts: Facts) -> S:
         """Return the state a finished window hands on; `state` is what `prior` was opened from."""
         ...
+
+
+def part_of(state: W, slots: Collection[str]) -> W:
+    """Return what a belief in which slots are independent says of these; flags stay behind."""
+    whole: Any = state
+    mappings = {f.name: getattr(whole, f.name) for f in fields(whole)}
+    chosen = {
+        name: {k: v for k, v in held.items() if k in slots}
+        for name, held in mappings.items()
+        if isinstance(held, Mapping)
+    }
+    part: W = replace(whole, **chosen)
+    return part
 
 
 def tensors_of(state: object) -> dict[str, Tensor]:

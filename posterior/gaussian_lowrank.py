@@ -18,7 +18,7 @@ Exact: on linear-Gaussian data, while the rank holds.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -107,6 +107,10 @@ class GaussianLowRank:
     def kl(self, state: Joint, prior: Joint) -> Tensor:
         """Return the joint divergence in nats; the part that depends on the mean is differentiable."""
         return lowrank.quadratic(state.state, prior) + lowrank.spread_kl(state, prior)
+
+    def marginal(self, state: Joint, slots: Collection[str]) -> Joint:
+        """Return the belief about these slots whatever the others are: correlations with them are gone."""
+        return lowrank.marginal(state, slots)
 
     def absorb(self, prior: Joint, state: Joint, rows: Tensors) -> tuple[Joint, float]:
         """Return the belief at `state`'s mean with the prior's precision plus the rows'."""

@@ -7,11 +7,12 @@ costs O(k P), never O(P^2):
     sample   y = e - H' A H e,  A = f(H H'),  f(s) = (1 - (1+s)^-1/2) / s   = (I + H'H)^-1/2 e
     solve    (I + H'H)^-1 v = v - H' C^-1 H v,  C = I + H H'       Woodbury
     log det  log|D| + log|C|                                       determinant lemma
+    marginal D_a + G_a' (I + H_b H_b')^-1 G_a                      of slots a, without b; low rank again
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -121,6 +122,20 @@ def spread_kl(belief: Joint, prior: Joint) -> Tensor:
     gap = _log_det(belief.core) - _log_det(prior.core) + ratio.log().sum().neg()
     nats: Tensor = 0.5 * (trace - ratio.numel() + gap)
     return nats
+
+
+def marginal(belief: Joint, slots: Collection[str]) -> Joint:
+    """Return the belief about these slots alone, in float64.
+
+    What the others' weights were correlated with becomes doubt: M M' = C - H_a H_a' takes G_a to M^-1 G_a.
+    """
+    state, names = belief.state, [k for k in belief.names if k in slots]
+    sd = flat(state.log_sd, names).exp()
+    own = flat(state.factor, names, lead=1) * sd
+    others = torch.linalg.cholesky(belief.core @ belief.core.T - own @ own.T)
+    factor = torch.linalg.solve_triangular(others, own, upper=False) / sd
+    mean = {k: state.mean[k].double() for k in names}
+    return joint(LowRank(mean, {k: state.log_sd[k] for k in names}, unflat(factor, mean, names)))
 
 
 def _log_det(core: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ KL is exact over (mu, Sigma, pi). The mean is exact where a mean field is: on or
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -36,7 +36,7 @@ from torch import Tensor
 
 from posterior import gaussian
 from posterior.divergence import dirichlet_kl, wishart_kl
-from posterior.family import Draw, Facts, Slot, Tensors, state_of
+from posterior.family import Draw, Facts, Slot, Tensors, part_of, state_of
 from posterior.gaussian import Diagonal, Scales
 from posterior.variates import dirichlet, wishart_factor
 
@@ -188,6 +188,10 @@ class MonteClora:
             total = total + wishart_kl(root, state.nu[k], prior.log_root[k], prior.nu[k])
             total = total + dirichlet_kl(_alpha(state, k), _alpha(prior, k))
         return total
+
+    def marginal(self, state: Drawn, slots: Collection[str]) -> Drawn:
+        """Return the part of the belief."""
+        return part_of(state, slots)
 
     def absorb(self, prior: Drawn, state: Drawn, rows: Tensors) -> tuple[Drawn, float]:
         """Return the state."""

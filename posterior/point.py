@@ -6,7 +6,7 @@ decay 0 this is maximum likelihood from yesterday's weights.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from posterior import gaussian
-from posterior.family import Draw, Facts, Slot, Tensors, state_of
+from posterior.family import Draw, Facts, Slot, Tensors, part_of, state_of
 from posterior.gaussian import Diagonal
 
 
@@ -81,6 +81,10 @@ class Point:
         """Return 0: points are charged nothing, which is what makes them forget."""
         del state, prior
         return torch.zeros((), dtype=torch.float64)
+
+    def marginal(self, state: Diagonal, slots: Collection[str]) -> Diagonal:
+        """Return the part of the belief."""
+        return part_of(state, slots)
 
     def absorb(self, prior: Diagonal, state: Diagonal, rows: Tensors) -> tuple[Diagonal, float]:
         """Return the state."""

@@ -22,6 +22,7 @@ _BHPEFT = "tests/posterior/test_bhpeft.py::"
 _MONTECLORA = "tests/posterior/test_monteclora.py::"
 _VARIATES = "tests/posterior/test_variates.py::"
 _LOWRANK = "tests/posterior/test_gaussian_lowrank.py::"
+_INFORMATION = "tests/posterior/test_information.py::"
 _SEEN_AGAIN = _BORA + "test_a_task_seen_again_counts_its_first_evidence_once_also_after_tau_changed"
 
 _DIAGONAL = bugs(
@@ -123,6 +124,32 @@ _BLOBS = bugs(
     ),
 )
 
+_SHARES = bugs(
+    "information",
+    "posterior/information.py",
+    (
+        "of a site's slots the last alone counts",
+        "sites.setdefault(site_of(slot), []).append(slot)",
+        "sites[site_of(slot)] = [slot]",
+        _INFORMATION + "test_a_site_s_share_is_the_divergence_of_its_marginals",
+    ),
+    (
+        "what lies between sites is not told",
+        "if abs(rest) > _NOTHING * whole",
+        "if abs(rest) > whole",
+        _INFORMATION + "test_sites_add_up_to_the_divergence_and_none_is_below_zero",
+    ),
+) + bugs(
+    "information",
+    "posterior/family.py",
+    (
+        "a site is told what all were taught",
+        "for k, v in held.items() if k in slots}",
+        "for k, v in held.items()}",
+        _INFORMATION + "test_a_site_that_nothing_touched_was_taught_nothing",
+    ),
+)
+
 _LOWRANKS = bugs(
     "gaussian_lowrank",
     "posterior/lowrank.py",
@@ -165,6 +192,12 @@ _LOWRANKS = bugs(
     ("beta on the wrong side", "pull = (1 - beta) * lent", "pull = beta * lent", _POWER_PRIOR),
     ("beta squared on the factor", "beta**0.5 * g", "beta * g", _POWER_PRIOR),
     ("draws with H'H twice", "root = (1 + values.clamp_min(0.0)).sqrt()", "root = 1 + values", _COVARIANCE),
+    (
+        "the other sites are taken for known",
+        "cholesky(belief.core @ belief.core.T - own @ own.T)",
+        "cholesky(torch.eye(len(own), dtype=own.dtype))",
+        _INFORMATION + "test_a_site_s_share_is_the_divergence_of_its_marginals",
+    ),
 ) + bugs(
     "gaussian_lowrank",
     "posterior/gaussian_lowrank.py",
@@ -409,4 +442,5 @@ FAMILIES: Final[tuple[Mutant, ...]] = (
     *_HYBRIDS,
     *_TASKS,
     *_MONTE,
+    *_SHARES,
 )
