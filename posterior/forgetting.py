@@ -11,6 +11,15 @@ from torch import Tensor
 BETA_GRID = (1.0, 0.999, 0.99, 0.9, 0.5, 0.0)
 
 
+def effective(before: float, *, beta: float, new: float) -> float:
+    """Return n_t = beta n_{t-1} + N_t: how many labelled examples a belief is worth beyond its base.
+
+    Where evidence adds precision, as about a Gaussian mean, the power prior makes this exact: what a belief
+    knows beyond the base is what n_t examples taken at once would have taught. beta = 0 begins anew.
+    """
+    return beta * before + new
+
+
 def power_prior(
     mean: Tensor, log_sd: Tensor, base_mean: Tensor, base_log_sd: Tensor, *, beta: float
 ) -> tuple[Tensor, Tensor]:

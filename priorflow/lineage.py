@@ -9,8 +9,9 @@ from connectors.admission import check_blobs, check_commit, rewound
 from posterior.snapshot import Blobs, Ledger, LedgerCorrupt, LedgerError, Snapshot
 from priorflow.opening import MLFLOW
 from priorflow.quantities import format_instant
+from trainers.line import EFFECTIVE
 
-_TOLD: Final = ("members", "accuracy", "nll", "kl_nats", "beta", "drift")
+_TOLD: Final = ("members", "accuracy", "nll", "kl_nats", "beta", EFFECTIVE, "drift")
 _APART: Final = ("labels", "counts", "report", "spans", "settings", "index", "kind", "parent")
 _INSIDE: Final = 2  # deeper values are told as a whole
 

@@ -38,6 +38,7 @@ from trainers.line import (
     between,
     in_force,
     kept,
+    known,
     names_along,
     on_top,
     renamings,
@@ -91,8 +92,9 @@ def branch_of(head: Snapshot, champion: Snapshot, history: Sequence[Snapshot], d
         )
         raise CannotGoBack(msg)
     skipped = [s.index for s in between(history, champion, head) if s.kind == "learned"]
-    fewer = {} if len(labels) == len(head.labels) else {KNOWN: len(labels)}
-    report = {DECISION: decision, OF: champion.sha, SKIPPED: skipped, **fewer}
+    fewer = {} if len(known(champion)) == len(head.labels) else {KNOWN: len(known(champion))}
+    told = {DECISION: decision, OF: champion.sha, SKIPPED: skipped}
+    report = {**told, **kept(champion, champion.posterior), **fewer}
     return on_top(head, "branch", posterior=champion.posterior, report=report)
 
 

@@ -13,6 +13,7 @@ from posterior.family import Draw, Family
 from posterior.predict import mixture
 from trainers.model import AdaptedModel
 from trainers.noise import key, normals
+from trainers.update import Ranks
 
 BATCH = 32  # fixed: forward bits differ between batch shapes
 TEMPERS = (1.0, 1.5, 2.0, 3.0)  # bounded: at infinity nothing would ever be worth forgetting
@@ -47,6 +48,21 @@ def log_predictive(
         logits = torch.stack([model.logits(batch, draw(whose)) for draw in draws])
         parts.append(mixture(torch.log_softmax(logits.double(), dim=-1)))
     return torch.cat(parts)
+
+
+def by_ranks(ranks: Ranks, count: int, columns: int, say: Callable[[slice], Tensor]) -> Tensor:
+    """Return what is said of `count` texts, (count, columns), float64, each batch by one rank.
+
+    Ranks get whole batches, so bits do not depend on them; one term a row is not zero.
+    """
+    parts = []
+    for rank in ranks.mine():
+        part = torch.zeros(count, columns, dtype=torch.float64)
+        for start in range(rank * BATCH, count, ranks.world * BATCH):
+            at = slice(start, start + BATCH)
+            part[at] = say(at)
+        parts.append(part)
+    return torch.stack(tuple(ranks.gather(parts))).sum(dim=0)
 
 
 def tempered_cost(log_p: Tensor, truth: Tensor) -> Tensor:

@@ -122,6 +122,12 @@ class NextTokens:
         del labels
         return self._costs([text for text, _ in members], tasks, draws)
 
+    def nats(
+        self, members: Sequence[Example], tasks: Sequence[str], weights: Sampler, labels: Sequence[str]
+    ) -> Tensor:
+        """Return -log p(text)."""
+        return self.costs(members, tasks, [weights], labels)
+
     def evidence(self, members: Sequence[Example], labels: Sequence[str]) -> tuple[Likelihood, float]:
         """Return the likelihood of texts; N_t is predicted tokens times `correlation`."""
         del labels

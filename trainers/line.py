@@ -17,6 +17,7 @@ from stream.relabelling import AS_THEY_CAME, Names
 KNOWN: Final = "known_classes"  # in a row's report: how many of its labels its tensors know, if not all
 OLD: Final = "renamed"  # in a row's report: what a class was called
 NEW: Final = "to"  # in a row's report: what it is called from there on
+EFFECTIVE: Final = "effective_examples"  # in a row's report: what its belief is worth; none is 0
 
 
 def on_top(head: Snapshot, kind: Kind, **changes: Any) -> Snapshot:
@@ -40,8 +41,8 @@ def known(row: Snapshot) -> tuple[str, ...]:
 
 def kept(row: Snapshot, posterior: str) -> Mapping[str, Any]:
     """Return what the report of a row's child has to say if it keeps the tensors."""
-    same = KNOWN in row.report and posterior == row.posterior
-    return {KNOWN: row.report[KNOWN]} if same else {}
+    told = (KNOWN, EFFECTIVE) if posterior == row.posterior else ()
+    return {name: row.report[name] for name in told if name in row.report}
 
 
 def sha_before(row: Snapshot) -> str | None:

@@ -36,6 +36,7 @@ from stream.plan import Arrival, Closing, Member, Plan, Reach, Setaside, sha256_
 from stream.record import RawRecord, Record
 from stream.source import Floor, Partition, Source, SourceLost
 from trainers.branching import Branching
+from trainers.lesson import taught
 from trainers.line import kept, known, state_behind
 from trainers.window import FamilySpec, LearnSpec, Order, Outcome, Updater
 
@@ -273,7 +274,11 @@ def derive(
         spans_before=_spans(closing.reach_before),
         spans=_spans(closing.reach),
         counts=intake.counts.told(),
-        report={**_report(whole, outcome, scored, alarms, why), **kept(head, posterior)},
+        report={
+            **_report(whole, outcome, scored, alarms, why),
+            **kept(head, posterior),
+            **taught(outcome.lesson, whole.members, head, beta=outcome.beta),
+        },
         rejected=tuple(str(s.raw.position) for s in closing.setaside),
     )
     return Derived(child, whole.members, outcome.seconds)

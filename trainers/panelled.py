@@ -60,6 +60,12 @@ class Panelled:
         """Return what the truth cost the rows: it is their prior that is chosen."""
         return self.rows.costs(members, tasks, draws, labels)
 
+    def nats(
+        self, members: Sequence[Example], tasks: Sequence[str], weights: Sampler, labels: Sequence[str]
+    ) -> Tensor:
+        """Return what the truth costs the rows, which learn by gradients."""
+        return self.rows.nats(members, tasks, weights, labels)
+
     def evidence(self, members: Sequence[Example], labels: Sequence[str]) -> tuple[Likelihood, float]:
         """Return the rows' likelihood."""
         return self.rows.evidence(members, labels)

@@ -43,6 +43,12 @@ class Question(Protocol):
         """Return what each member's truth cost, for comparing priors: nats, (n,), float64."""
         ...
 
+    def nats(
+        self, members: Sequence[Example], tasks: Sequence[str], weights: Sampler, labels: Sequence[str]
+    ) -> Tensor:
+        """Return -log p(truth) of each member under these weights alone, (n,), float64."""
+        ...
+
     def evidence(self, members: Sequence[Example], labels: Sequence[str]) -> tuple[Likelihood, float]:
         """Return what members are likely under, and N_t: 0 where there is nothing to learn."""
         ...
@@ -76,9 +82,25 @@ class WhichClass:
         labels: Sequence[str],
     ) -> Tensor:
         """Return -log p(label) under the mixture at its best temperature."""
+        return tempered_cost(*self._said(members, tasks, draws, labels))
+
+    def nats(
+        self, members: Sequence[Example], tasks: Sequence[str], weights: Sampler, labels: Sequence[str]
+    ) -> Tensor:
+        """Return -log p(label) by class rows."""
+        log_p, truth = self._said(members, tasks, [weights], labels)
+        return -log_p[torch.arange(len(truth)), truth]
+
+    def _said(
+        self,
+        members: Sequence[Example],
+        tasks: Sequence[str],
+        draws: Sequence[Sampler],
+        labels: Sequence[str],
+    ) -> tuple[Tensor, Tensor]:
         texts = self.activations.of([text for text, _ in members])
         truth = torch.tensor([labels.index(label) for _, label in members])
-        return tempered_cost(log_predictive(self.model, texts, tasks, draws), truth)
+        return log_predictive(self.model, texts, tasks, draws), truth
 
     def evidence(self, members: Sequence[Example], labels: Sequence[str]) -> tuple[Likelihood, float]:
         """Return the softmax over class rows; each example counts once."""

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, final
 
-import torch
 from torch import Tensor
 
 from posterior import panel
@@ -21,9 +20,10 @@ from posterior.forgetting import BETA_GRID
 from posterior.panel import Panel
 from posterior.tensors import require_finite
 from trainers.activations import Activations
-from trainers.evaluate import BATCH, draws_of
+from trainers.evaluate import by_ranks, draws_of
 from trainers.keeping import DRAWS, Keeping, kept
 from trainers.language import NextTokens
+from trainers.lesson import Lesson, lesson_of
 from trainers.model import AdaptedModel
 from trainers.noise import key
 from trainers.panelled import Panelled
@@ -101,6 +101,7 @@ class Outcome:
     seconds: Mapping[str, float]
     dropped: float = 0.0
     columns: tuple[str, ...] = ()
+    lesson: Lesson | None = None  # what the window taught; None where nothing was learned
 
 
 class Updater(Protocol):
@@ -184,6 +185,19 @@ def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks
     settled = family.settle(state, prior, posterior, Facts(len(order.labels), order.window, tasks))
     tensors = tensors_of(settled) | _panel_after(question, family, parent, order)
     require_finite(tensors, where=f"posterior of window {order.window}")
+    lesson = lesson_of(
+        question,
+        family,
+        prior,
+        posterior,
+        order.members,
+        order.tasks_of_members,
+        labels=order.labels,
+        slots=[slot.name for slot in model.slots(len(order.labels))],
+        evidence=evidence,
+        ranks=ranks,
+    )
+    require_finite({"costs": lesson.costs}, where=f"what window {order.window} taught")
     return replace(
         unchanged,
         tensors=tensors,
@@ -193,6 +207,7 @@ def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks
         nll=fit.nll,
         steps=fit.steps,
         dropped=fit.dropped,
+        lesson=lesson,
         seconds={
             "predict": predicted - begun,
             "prepare": prepared - predicted,
@@ -239,20 +254,18 @@ def _unchanged(
 def _forecasts(
     question: Question, family: Family[Any, Any], parent: Any, order: Order, ranks: Ranks
 ) -> tuple[tuple[float, ...], ...]:
-    """Return what is said of every arrival; ranks get whole batches, so bits do not depend on them."""
+    """Return what is said of every arrival."""
     columns = question.columns(order.labels_before)
     if not columns or not order.arrivals:
         return ()
-    texts, tasks, parts = order.arrivals, order.tasks_of_arrivals, []
+    texts, tasks = order.arrivals, order.tasks_of_arrivals
     seed = key(order.chain_seed, order.window)
     draws = draws_of(family, parent, tasks=tasks, count=order.learn.draws, seed=seed)
-    for rank in ranks.mine():
-        part = torch.zeros(len(texts), len(columns), dtype=torch.float64)
-        for start in range(rank * BATCH, len(texts), ranks.world * BATCH):
-            at = slice(start, start + BATCH)
-            part[at] = question.foretell(texts[at], tasks[at], draws)
-        parts.append(part)
-    said = torch.stack(tuple(ranks.gather(parts))).sum(dim=0)  # one term a row is not zero
+
+    def say(at: slice) -> Tensor:
+        return question.foretell(texts[at], tasks[at], draws)
+
+    said = by_ranks(ranks, len(texts), len(columns), say)
     require_finite({"predictive": said}, where=f"forecast before window {order.window}")
     return tuple(tuple(row) for row in said.tolist())
 

@@ -10,7 +10,7 @@ import pytest
 from posterior.snapshot import Decision, Snapshot
 from tests.trainers.tally import Tally
 from tests.trainers.world import RULES, World, mails
-from trainers.branching import DECISION, OF, SKIPPED
+from trainers.branching import DECISION, OF, SKIPPED, branch_of
 from trainers.line import KNOWN, kept, known
 from trainers.loop import Rules
 
@@ -139,6 +139,14 @@ def test_what_tensors_know_is_handed_on_while_they_are_kept(undisturbed: World) 
     assert known(older) == branch.labels[:1]
     assert kept(older, older.posterior) == {KNOWN: 1}
     assert kept(older, "another") == kept(branch, branch.posterior) == {}
+
+
+def test_a_belief_gone_on_from_twice_still_knows_no_class_that_its_tensors_lack(undisturbed: World) -> None:
+    history = undisturbed.ledger.history("main")
+    (branch,) = branches(undisturbed)
+    older = replace(branch, report={**branch.report, KNOWN: 1})
+    again = branch_of(history[-1], older, history, "0" * 64)
+    assert known(again) == branch.labels[:1]
 
 
 def test_a_champion_that_is_not_there_is_waited_for() -> None:
