@@ -57,6 +57,7 @@ def _figures(story: Story) -> dict[str, str]:
         "classes": heat.class_chart(story),
         "matrix": heat.matrix_chart(story) if story.matrix else "",
         "movement": curves.movement_chart(story),
+        "sites": heat.site_chart(story) if heat.shown_sites(story) else "",
         "accounting": curves.accounting_chart(story.counts),
     }
 

@@ -1,15 +1,19 @@
-"""Figures made of cells: which classes appeared when, and what is remembered."""
+"""Figures made of cells: which classes appeared when, what sites were taught, and what is remembered."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 from typing import Final
+from xml.etree.ElementTree import Element
 
 from priorflow.report_axes import CROWDED, MANY, cell, columns, month, percent, window_numbers
-from priorflow.report_svg import Frame, Scale, drawing, every, mark, markup
-from priorflow.story import Story
+from priorflow.report_svg import Frame, Scale, drawing, every, hint, mark, markup
+from priorflow.story import Story, WindowRow
 
 SHOWN_CLASSES: Final = 14
+SHOWN_SITES: Final = 14
 _WIDE: Final = 420
 _NAME: Final = 14  # characters of a class name that fit beside its row
 
@@ -32,12 +36,68 @@ def class_chart(story: Story) -> str:
             said = f"{name}, window {row.index}: {count} mails{', its first' * new}"
             field = Frame(x(k) - wide / 2, x(k) + wide / 2, y, y + tall)
             cell(svg, field, min(1.0, math.sqrt(count / peak)), text, said, ring=new)
+    _windows_below(svg, story, x, frame)
+    return markup(svg)
+
+
+def site_chart(story: Story) -> str:
+    """Draw the nats that each window taught each site; what lies between sites may be below 0."""
+    rows = shown_sites(story)
+    tall, top = 24, 4
+    frame = Frame(92, _WIDE - 8, top, top + tall * len(rows))
+    svg = drawing(_WIDE, frame.bottom + 36, "nats by site and window")
+    x, wide = columns(story, frame)
+    given = {name: [_given(row, sites) for row in story.windows] for name, sites in rows.items()}
+    peak = max((n for nats in given.values() for n in nats), default=0.0) or 1.0
+    for r, (name, nats) in enumerate(given.items()):
+        y = top + tall * r
+        hint(
+            mark(svg, "text", _short(name), x=frame.left - 8, y=y + 16, class_="label end"),
+            ", ".join(rows[name]),
+        )
+        for k, (row, n) in enumerate(zip(story.windows, nats, strict=True)):
+            text = f"{n:,.0f}" if row.taught and len(story.windows) <= CROWDED else ""
+            field = Frame(x(k) - wide / 2, x(k) + wide / 2, y, y + tall)
+            said = f"{name}, window {row.index}: {n:,.1f} nats"
+            cell(svg, field, math.sqrt(max(0.0, n) / peak), text, said)
+    _windows_below(svg, story, x, frame)
+    return markup(svg)
+
+
+def shown_sites(story: Story) -> dict[str, tuple[str, ...]]:
+    """Return the rows of the site chart: those taught most, the others as one."""
+    totals: dict[str, float] = {}
+    for row in story.windows:
+        for site, nats in row.taught.by_site.items() if row.taught else ():
+            totals[site] = totals.get(site, 0.0) + nats
+    names = _brief(totals)
+    if len(totals) <= SHOWN_SITES:
+        return {names[site]: (site,) for site in totals}
+    most = sorted(totals, key=lambda site: (-totals[site], site))[: SHOWN_SITES - 1]
+    rest = tuple(site for site in totals if site not in most)
+    return {**{names[site]: (site,) for site in totals if site in most}, f"{len(rest)} others": rest}
+
+
+def _given(row: WindowRow, sites: tuple[str, ...]) -> float:
+    return math.fsum(row.taught.by_site.get(site, 0.0) for site in sites) if row.taught else 0.0
+
+
+def _brief(sites: Iterable[str]) -> dict[str, str]:
+    """Return names of modules by their numbers and their ends; whole, where two would be one."""
+    said = {
+        site: " ".join([*filter(str.isdigit, site.split(".")), site.rpartition(".")[2]]) for site in sites
+    }
+    alone = Counter(said.values())
+    return {site: name if alone[name] == 1 else site for site, name in said.items()}
+
+
+def _windows_below(svg: Element, story: Story, x: Scale, frame: Frame) -> None:
+    """Write numbers and months of windows below a figure of columns."""
     mark(svg, "text", "window", x=frame.left - 8, y=frame.bottom + 15, class_="tick end")
     window_numbers(svg, story, x, frame.bottom + 15)
     for k in every(len(story.windows), 6):
         said = month(story.windows[k].end_ms)
         mark(svg, "text", said, x=x(k), y=frame.bottom + 31, class_="tick mid")
-    return markup(svg)
 
 
 def matrix_chart(story: Story) -> str:

@@ -9,8 +9,9 @@ from typing import Final
 from posterior.calibration import ReliabilityBin
 from posterior.snapshot import Action, Span
 from priorflow.report_axes import day, percent
-from priorflow.story import MethodRow, Story, Verdict
+from priorflow.story import MethodRow, Story, Taught, Verdict
 
+_FEW: Final = 3  # classes or records that a line of the table names
 NONE: Final = "\N{EN DASH}"
 _DECIDED: Final[Mapping[Action, str]] = {
     "promote": "Promoted",
@@ -155,6 +156,36 @@ def movement_caption(story: Story) -> str:
         f"most, by {most.kl_nats:,.0f} nats. Beta is the share of yesterday's evidence that was kept; "
         f"1 is Bayes without forgetting, and a darker field forgets more. {drift}"
     )
+
+
+def site_caption(story: Story) -> str:
+    """Say how to read what sites were taught, and which was taught most."""
+    totals: dict[str, float] = {}
+    for row in story.windows:
+        for site, nats in row.taught.by_site.items() if row.taught else ():
+            totals[site] = totals.get(site, 0.0) + nats
+    said = (
+        "KL of each site's own weights to what was believed before the window, in nats; a column adds up to "
+        "how far the window moved the belief. A row between sites is there where one belief is about all of "
+        "them: what it has beyond them, below 0 where sites moved as they were tied."
+    )
+    most = max(totals, key=lambda site: totals[site], default="")
+    return f"{said} {most} was taught most, {totals[most]:,.0f} nats." if most else said
+
+
+def lessons_by_class(taught: Taught) -> str:
+    """Say what a mail of the classes that were taught most cost before and after, on average."""
+    gains = sorted(
+        taught.by_class.items(), key=lambda item: (-item[1][0] * (item[1][1] - item[1][2]), item[0])
+    )
+    return "; ".join(
+        f"{label} ({count:,}) {before:.2f} → {after:.2f}" for label, (count, before, after) in gains[:_FEW]
+    )
+
+
+def lessons_by_record(taught: Taught) -> str:
+    """Say which records' own cost fell most."""
+    return "; ".join(f"{place} {before:.2f} → {after:.2f}" for place, before, after in taught.moved[:_FEW])
 
 
 def accounting_lines(counts: Mapping[str, int]) -> list[tuple[str, int, str]]:

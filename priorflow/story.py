@@ -30,6 +30,20 @@ _WINDOW_KEYS: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Taught:
+    """What a window taught: nats by site, how many labelled examples the belief is worth since.
+
+    `by_class` gives mails, and the nats that one cost on average before and after it was learned; `moved`
+    the records whose own cost fell most, by their place in the log, with both.
+    """
+
+    by_site: Mapping[str, float]
+    worth: float
+    by_class: Mapping[str, tuple[int, float, float]]
+    moved: tuple[tuple[str, float, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WindowRow:
     """One closed window. accuracy, nll and ece are None where no event of it could be foretold.
 
@@ -55,6 +69,7 @@ class WindowRow:
     counts: Mapping[str, int]
     kind: Literal["learned", "quarantined"] = "learned"
     alarms: tuple[str, ...] = ()
+    taught: Taught | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from posterior.snapshot import Decision, Snapshot
 from priorflow.scores import Score
-from priorflow.story import Verdict, WindowRow
+from priorflow.story import Taught, Verdict, WindowRow
+from trainers.line import BY_CLASS, BY_SITE, EFFECTIVE, MOVED
 
 VersionOf = Callable[[str], int | None]
 """The registry's number of a snapshot sha; None while it is not published."""
@@ -102,6 +103,21 @@ def _row(snapshot: Snapshot, fresh: tuple[str, ...], version_of: VersionOf) -> W
         counts=snapshot.counts,
         kind="learned" if snapshot.kind == "learned" else "quarantined",
         alarms=tuple(_alarms(report["alarms"])),
+        taught=_taught(report),
+    )
+
+
+def _taught(report: Mapping[str, Any]) -> Taught | None:
+    """Return what a window taught; None if it was not learned, or by a release that did not say."""
+    if BY_SITE not in report:
+        return None
+    return Taught(
+        by_site=report[BY_SITE],
+        worth=report[EFFECTIVE],
+        by_class={
+            label: (count, before, after) for label, (count, before, after) in report[BY_CLASS].items()
+        },
+        moved=tuple((place, before, after) for place, before, after in report[MOVED]),
     )
 
 

@@ -22,13 +22,10 @@ from posterior.information import by_site
 from posterior.snapshot import Snapshot
 from stream.plan import Member
 from trainers.evaluate import by_ranks
-from trainers.line import EFFECTIVE
+from trainers.line import BY_CLASS, BY_SITE, EFFECTIVE, MOVED
 from trainers.question import Example, Question
 from trainers.update import Ranks
 
-BY_SITE: Final = "nats_by_site"  # in a row's report: KL to the prior, by site; adds up to kl_nats
-BY_CLASS: Final = "nats_by_class"  # [mails, mean nats before, after] by label
-MOVED: Final = "moved_most"  # [place, nats before, after], the largest fall first
 LISTED: Final = 5  # records that are named
 
 W = TypeVar("W")

@@ -17,6 +17,9 @@ from stream.relabelling import AS_THEY_CAME, Names
 KNOWN: Final = "known_classes"  # in a row's report: how many of its labels its tensors know, if not all
 OLD: Final = "renamed"  # in a row's report: what a class was called
 NEW: Final = "to"  # in a row's report: what it is called from there on
+BY_SITE: Final = "nats_by_site"  # in a window's report: KL to the prior; adds up to `kl_nats`
+BY_CLASS: Final = "nats_by_class"  # in a window's report: [members, mean nats before, after] by label
+MOVED: Final = "moved_most"  # in a window's report: [place, nats before, after], the largest fall first
 EFFECTIVE: Final = "effective_examples"  # in a row's report: what its belief is worth; none is 0
 
 

@@ -18,7 +18,7 @@ from priorflow.scores import (
     prequential,
     reliability_bins,
 )
-from priorflow.story import MethodRow, Story, Verdict, WindowRow
+from priorflow.story import MethodRow, Story, Taught, Verdict, WindowRow
 
 PI_NEW = 0.01
 QUEUES = ("spam", "fork", "ilug", "rpm", "razor", "sa", "zzzzteana", "exmh", "newsfeed")
@@ -176,6 +176,18 @@ def _row(index: int, mixes: Sequence[Sequence[int]], scored: Prequential) -> Win
         new_classes=tuple(q for q in classes if q not in before),
         counts=_counts(index, learned),
         alarms=("errors rose", "surprise rose") if drift else (),
+        taught=_taught(index, classes, learned),
+    )
+
+
+def _taught(index: int, classes: Mapping[str, int], learned: int) -> Taught:
+    after = dict.fromkeys(classes, 0.05 + 0.2 / index)
+    return Taught(
+        by_site={f"encoder.layer.5.attention.self.{k}": 90 / index for k in ("query", "value")}
+        | {"head": 40.5},
+        worth=0.9 * learned,
+        by_class={label: (count, 9 * after[label], after[label]) for label, count in classes.items()},
+        moved=tuple((f"demo.mails[{p}]@{learned + p}", 4.0 - p, 0.25) for p in range(2)),
     )
 
 

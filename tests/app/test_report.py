@@ -13,6 +13,7 @@ import pytest
 
 from priorflow import report_words
 from priorflow.report import report_html, write_report
+from priorflow.report_heat import SHOWN_SITES, shown_sites
 from priorflow.story import Story
 from tests.app.story_example import example
 
@@ -100,7 +101,35 @@ def test_the_accounting_is_shown_and_added_up(story: Story, page: _Page) -> None
 
 
 def test_there_is_a_sentence_under_every_figure(page: _Page) -> None:
-    assert page.tags.count("figure") == page.tags.count("figcaption") == 7
+    assert page.tags.count("figure") == page.tags.count("figcaption") == 8
+
+
+def test_what_each_window_taught_is_told_by_site_class_and_record(story: Story, page: _Page) -> None:
+    for row in story.windows:
+        assert row.taught is not None
+        for site, nats in row.taught.by_site.items():
+            name = site if site == "head" else f"5 {site.rpartition('.')[2]}"
+            assert f"{name}, window {row.index}: {nats:,.1f} nats" in page.text
+        assert all(f"{place} {before:.2f}" in page.text for place, before, _ in row.taught.moved)
+        assert f"{row.taught.worth:,.0f}" in page.text
+
+
+def test_a_ledger_that_does_not_say_what_was_taught_has_a_report_too(story: Story) -> None:
+    older = replace(story, windows=tuple(replace(row, taught=None) for row in story.windows))
+    text = _Page(report_html(older)).text
+    assert "What each window taught" not in text
+    whole = replace(story, windows=(replace(story.windows[0], taught=None), *story.windows[1:]))
+    assert "What each window taught" in _Page(report_html(whole)).text
+
+
+def test_many_sites_are_shown_as_one_and_none_is_lost(story: Story) -> None:
+    taught = story.windows[0].taught
+    assert taught is not None
+    many = {f"encoder.layer.{i}.{k}.dense": float(i) for i in range(12) for k in ("attention", "output")}
+    rows = tuple(replace(row, taught=replace(taught, by_site=many)) for row in story.windows)
+    shown = shown_sites(replace(story, windows=rows))
+    assert len(shown) == SHOWN_SITES
+    assert sorted(site for sites in shown.values() for site in sites) == sorted(many)
 
 
 def test_what_is_kept_is_said_to_be_of_mails_that_were_learned(page: _Page) -> None:
@@ -156,7 +185,7 @@ def test_short_and_long_chains_are_drawn(windows: int) -> None:
 def test_a_story_without_a_matrix_or_decisions_says_so(story: Story) -> None:
     bare = replace(story, matrix=(), decisions=(), promoted_version=None, replay_verified=False)
     page = _Page(report_html(bare))
-    assert page.tags.count("figure") == 6
+    assert page.tags.count("figure") == 7
     assert "Nothing was promoted or refused." in page.text
     assert "not verified" in page.text
 

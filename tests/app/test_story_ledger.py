@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
 
 from posterior.snapshot import Action, Decision, Kind, Snapshot, Span
+from priorflow.story import Taught
 from priorflow.story_ledger import reasons, scores, verdicts, window_rows
 from trainers.bounds import Finding, as_json
 
@@ -84,6 +86,26 @@ def test_a_detector_is_named_once_in_words() -> None:
     row = window_rows(HISTORY, _version)[1]
     assert row.drift
     assert row.alarms == ("early warning: errors", "surprise rose")
+
+
+def test_what_a_window_taught_is_told_where_the_ledger_says_it() -> None:
+    """Through JSON, as a ledger gives reports back."""
+    said = {
+        "nats_by_site": {"layer.5.query": 7.5, "head": 4.5},
+        "nats_by_class": {"spam": [40, 2.5, 0.5]},
+        "moved_most": [["mails[0]@12", 4.0, 0.25]],
+        "effective_examples": 76.0,
+    }
+    rows = window_rows(
+        (HISTORY[1], _snapshot(2, "learned", 2, ("spam",), **json.loads(json.dumps(said)))), _version
+    )
+    assert rows[0].taught is None
+    assert rows[1].taught == Taught(
+        by_site={"layer.5.query": 7.5, "head": 4.5},
+        worth=76.0,
+        by_class={"spam": (40, 2.5, 0.5)},
+        moved=(("mails[0]@12", 4.0, 0.25),),
+    )
 
 
 def test_windows_without_forecasts_have_no_score() -> None:

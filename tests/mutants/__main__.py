@@ -52,6 +52,7 @@ LAWS: Final = (
     "tests/trainers/test_answer.py",
     "tests/trainers/test_abstention.py",
     "tests/trainers/test_gates.py",
+    "tests/trainers/test_lesson.py",
     "tests/trainers/test_guards.py",
     "tests/app/test_promotion.py",
     "tests/app/test_tenure.py",

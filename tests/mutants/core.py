@@ -11,6 +11,7 @@ _UPDATE = "tests/trainers/test_update.py::"
 _RECOVERY = "tests/trainers/test_recovery.py::"
 _CURVATURE = "tests/trainers/test_curvature.py"
 _KL = "tests/posterior/test_divergence.py"
+_LESSON = "tests/trainers/test_lesson.py::"
 _POWER_PRIOR = _LAWS + "test_forgetting_is_the_power_prior"
 _TO_THE_OPTIMUM = _UPDATE + "test_the_update_recovers_the_analytic_posterior"
 _NOISE = _UPDATE + "test_noise_belongs_to_the_example_not_to_its_neighbours"
@@ -96,6 +97,60 @@ CORE: Final[tuple[Mutant, ...]] = (
             "if beta == 1.0:",
             "if beta == 2.0:",
             "tests/posterior/test_forgetting.py",
+        ),
+        (
+            "what was forgotten still counts",
+            "return beta * before + new",
+            "return before + new",
+            "tests/posterior/test_forgetting.py",
+        ),
+    ),
+    *bugs(
+        "lesson",
+        "trainers/lesson.py",
+        (
+            "before and after are mixed up",
+            "partial(family.mean, prior), partial(family.mean, posterior)",
+            "partial(family.mean, posterior), partial(family.mean, prior)",
+            _LESSON + "test_a_member_costs_what_the_mean_weights_say_of_it_alone",
+        ),
+        (
+            "a record is called by its id, which no erasure could take out",
+            "str(member.event)",
+            "member.event_id",
+            _LESSON + "test_a_row_names_records_by_place_and_never_by_id_or_text",
+        ),
+        (
+            "the records that moved it least are listed",
+            "sorted(fell)[:LISTED]",
+            "sorted(fell)[-LISTED:]",
+            _LESSON + "test_who_moved_it_most_does_not_depend_on_any_order",
+        ),
+        (
+            "who wins among equals is decided by the order",
+            "sorted(fell)[:LISTED]",
+            "sorted(fell, key=lambda row: row[0])[:LISTED]",
+            _LESSON + "test_who_moved_it_most_does_not_depend_on_any_order",
+        ),
+    ),
+    *bugs(
+        "lesson",
+        "trainers/line.py",
+        (
+            "a row that keeps the tensors is worth nothing",
+            "(KNOWN, EFFECTIVE) if posterior",
+            "(KNOWN,) if posterior",
+            _LESSON + "test_what_a_belief_is_worth_follows_from_the_rows",
+        ),
+    ),
+    *bugs(
+        "lesson",
+        "trainers/branching.py",
+        (
+            "a branch is worth what the head was",
+            "**kept(champion, champion.posterior), **fewer}",
+            "**kept(head, head.posterior), **fewer}",
+            _LESSON + "test_a_row_that_has_another_s_tensors_is_worth_what_they_are",
         ),
     ),
     *bugs(

@@ -28,8 +28,8 @@ from trainers.branching import branch_of, rewound_to
 from trainers.erasing import erased_row
 from trainers.evaluate import Sampler
 from trainers.language import NATS, NextTokens
-from trainers.lesson import BY_CLASS, BY_SITE, LISTED, MOVED, Lesson, by_class, lesson_of, moved_most
-from trainers.line import EFFECTIVE
+from trainers.lesson import LISTED, Lesson, by_class, lesson_of, moved_most
+from trainers.line import BY_CLASS, BY_SITE, EFFECTIVE, MOVED
 from trainers.model import AdaptedModel
 from trainers.question import Example, WhichClass
 from trainers.relabelling import relabelled_row
