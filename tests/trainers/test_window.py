@@ -37,8 +37,11 @@ def local(model: AdaptedModel, start: Tensors) -> list[Outcome]:
     return list(answers(Local(model), start, BLOB))
 
 
-def bits(outcome: Outcome) -> tuple[bytes, tuple[tuple[float, ...], ...], float, float]:
-    return to_bytes(outcome.tensors), outcome.forecasts, outcome.beta, outcome.kl
+def bits(outcome: Outcome) -> tuple[object, ...]:
+    taught = outcome.lesson
+    assert taught is not None
+    lesson = taught.by_site, taught.evidence, taught.costs.tolist()
+    return to_bytes(outcome.tensors), outcome.forecasts, outcome.beta, outcome.kl, lesson
 
 
 def test_nothing_is_foretold_while_no_class_is_known(local: list[Outcome]) -> None:
