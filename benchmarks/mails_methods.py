@@ -10,8 +10,7 @@ from typing import Any, Final
 
 from priorflow.config import Settings
 from priorflow.demo_baselines import Memory, Windows, remembered, sequential
-from stream.intake import labels_after
-from stream.plan import Member, window_seed
+from stream.plan import Member, labels_after, window_seed
 from trainers.loop import Rules
 from trainers.window import Order, Updater
 

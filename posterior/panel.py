@@ -10,7 +10,8 @@ windows' forecasts have earned, make one forecast of all:
     p(k | x)   = (1 - p(new | x)) sum_h w_h p_h(k | x)
     p_h(k | x) ~ rows_k(x)^r  p(views of x | k)^(f/d)  p(pieces of x | k)^s         (r, f, s) of expert h
 
-so that ratios between known classes do not depend on how likely a new one is. A product knows more than
+so that ratios between known classes do not depend on how likely a new one is. A class that was merged has
+several rows and is each expert's sum over them (`posterior.folding`). A product knows more than
 either of its factors where these err apart, and is surer; the pool finds out how sure is right. Exponents
 below 1, because features are far from independent, and so are pieces. Generative heads hold classes for as
 likely as each other: which queue is busy changes faster than what belongs in it, and rows know the share of
@@ -30,6 +31,7 @@ from torch import Tensor
 from posterior import dictionary, generative, moments
 from posterior.dictionary import Dictionary
 from posterior.family import Tensors
+from posterior.folding import first_rows, folded, once
 from posterior.generative import Belief
 from posterior.moments import Moments
 from posterior.pool import even, pooled, reweighted
@@ -107,22 +109,24 @@ class Sight:
 class Heads:
     """The generative heads, ready to be asked: of all views, of the last alone, of pieces.
 
-    `seen` (K,) are the rows of the label map, C in all, that have evidence: the known classes. Going on from
-    an older belief leaves classes in the map of which there is none.
+    `seen` (K,) are the rows of the label map, C in all, that have evidence: those of the known classes. Going
+    on from an older belief leaves classes in the map of which there is none. `own` names the class of each:
+    by the first row that it has in the map.
     """
 
     views: Belief
     last: Belief
     pieces: Dictionary
     seen: Tensor
+    own: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """What the generative heads make of n texts: log densities under the known classes, (n, K) each.
+    """What the generative heads make of n texts: log densities under the rows with evidence, (n, K) each.
 
-    `views` of `d` features, `last` of `own`; `fresh` (n,) is what the last view is like in a class unseen;
-    `seen` are the rows of the known classes in the label map.
+    `views` of `d` features, `last` of `width`; `fresh` (n,) is what the last view is like in a class unseen;
+    `seen` and `own` as in `Heads`.
     """
 
     views: Tensor
@@ -130,8 +134,9 @@ class Glance:
     last: Tensor
     fresh: Tensor
     seen: Tensor
+    own: tuple[int, ...]
     d: int
-    own: int
+    width: int
 
 
 FIELDS: Final = ("generative", "words", "pool")
@@ -172,25 +177,26 @@ def founded(sight: Sight) -> Panel:
     return Panel(generative=held, words={"counts": dictionary.nothing(sight.vocabulary)}, pool=pool)
 
 
-def believed(panel: Panel) -> Heads:
-    """Return the generative heads' posteriors.
+def believed(panel: Panel, labels: Sequence[str] = ()) -> Heads:
+    """Return the generative heads' posteriors; without a label map each row is a class of its own.
 
     What the last view alone looks like is part of what was seen of all: its columns, and their scatter.
     """
-    evidence, centre = _moments(panel), panel.generative["centre"]
-    own = centre.shape[-1]
-    last = replace(evidence, mean=evidence.mean[:, -own:], scatter=evidence.scatter[-own:, -own:])
+    evidence, centre, seen = _moments(panel), panel.generative["centre"], _seen(panel)
+    width, first = centre.shape[-1], first_rows(labels) or range(len(evidence.count))
+    last = replace(evidence, mean=evidence.mean[:, -width:], scatter=evidence.scatter[-width:, -width:])
     return Heads(
         views=_believed(evidence, centre.flatten()),
         last=_believed(last, centre[-1]),
         pieces=dictionary.ready(panel.words["counts"]),
-        seen=_seen(panel),
+        seen=seen,
+        own=tuple(first[row] for row in seen.tolist()),
     )
 
 
 def known(panel: Panel, labels: Sequence[str]) -> tuple[str, ...]:
     """Return the known classes of a label map; one without evidence costs what a new one does."""
-    return tuple(labels[row] for row in _seen(panel).tolist())
+    return once([labels[row] for row in _seen(panel).tolist()])
 
 
 def _seen(panel: Panel) -> Tensor:
@@ -214,8 +220,9 @@ def glance(heads: Heads, sight: Sight) -> Glance:
         last=generative.log_densities(heads.last, last)[:, seen],
         fresh=generative.log_fresh(heads.last, last),
         seen=seen,
+        own=heads.own,
         d=len(heads.views.root),
-        own=last.shape[1],
+        width=last.shape[1],
     )
 
 
@@ -244,13 +251,14 @@ def dispute(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
     return (of_new * entropy(new)).sum(dim=0) + old * (of_known * entropy(known)).sum(dim=0)
 
 
-def heard(panel: Panel, rows: Tensor, sight: Sight, truth: Tensor) -> Panel:
+def heard(panel: Panel, rows: Tensor, sight: Sight, truth: Tensor, labels: Sequence[str] = ()) -> Panel:
     """Return the panel with its pools' weights after these events, before it learns their texts.
 
-    `truth` (n,) are rows of the label map, or `UNSEEN`; a class without evidence is as good as unseen.
+    `truth` (n,) are rows of the label map, a class's first, or `UNSEEN`; a class without evidence is as good
+    as unseen.
     """
-    seen = glance(believed(panel), sight)
-    which = truth.unsqueeze(1) == seen.seen
+    seen = glance(believed(panel, labels), sight)
+    which = truth.unsqueeze(1) == torch.tensor(list(dict.fromkeys(seen.own)))
     old = which.any(dim=1)
     said = {
         "classes": _of(_classes(rows, seen)[:, old], which[old].long().argmax(dim=1)),
@@ -260,8 +268,23 @@ def heard(panel: Panel, rows: Tensor, sight: Sight, truth: Tensor) -> Panel:
     return replace(panel, pool=weights)
 
 
+def placed(heads: Heads, sight: Sight, truth: Tensor) -> Tensor:
+    """Return the rows (n,) in which texts count whose classes have `truth` (n,) for their first row.
+
+    Of the rows of a merged class it is the one that `FAVOURITE` holds for likeliest, before it learns the
+    text: counted in one of them whatever they say, what divides two rows would become the spread of all.
+    """
+    if len(set(heads.own)) == len(heads.own):
+        return truth
+    seen, own = glance(heads, sight), torch.tensor(heads.own)
+    density = seen.views / seen.d * FAVOURITE.views + seen.pieces * FAVOURITE.pieces
+    theirs = truth.unsqueeze(1) == own
+    likeliest = density.masked_fill(~theirs, -torch.inf).argmax(dim=1)
+    return torch.where(theirs.any(dim=1), seen.seen[likeliest], truth)
+
+
 def learned(panel: Panel, sight: Sight, labels: Tensor, *, classes: int) -> Panel:
-    """Return the panel with the evidence of texts under labels (n,) counted in.
+    """Return the panel with the evidence of texts counted in, `labels` (n,) being their rows.
 
     It has a row for each of `classes`; one without evidence is where the base has it.
     """
@@ -277,7 +300,7 @@ def _classes(rows: Tensor, seen: Glance) -> Tensor:
     rows = rows[:, seen.seen].double()
     views, pieces = (part.expand(len(rows), -1) for part in (seen.views / seen.d, seen.pieces))
     said = [rows * e.rows + views * e.views + pieces * e.pieces for e in EXPERTS]
-    return torch.log_softmax(torch.stack(said), dim=-1)
+    return folded(torch.log_softmax(torch.stack(said), dim=-1), seen.own)
 
 
 def _novelty(seen: Glance) -> Tensor:
@@ -285,7 +308,7 @@ def _novelty(seen: Glance) -> Tensor:
     count = len(seen.fresh)
     said = [torch.full((count,), math.log(pi / (1 - pi)), dtype=torch.float64) for pi in CONSTANTS]
     for pi, share in ODDS:
-        t = share / seen.own
+        t = share / seen.width
         rival = torch.logsumexp(seen.last * t, dim=-1) - math.log(seen.last.shape[1])
         said.append(math.log(pi / (1 - pi)) + seen.fresh * t - rival)
     bound = math.log((1 - _SURE) / _SURE)

@@ -12,7 +12,7 @@ from posterior.snapshot import Blobs, Snapshot
 from posterior.tensors import from_bytes
 from priorflow.scores import best_guess, chance, shared
 from stream.plan import Forecast, Member
-from stream.relabelling import AS_THEY_CAME, Names
+from stream.relabelling import AS_THEY_CAME, Names, told_by_name
 from trainers.loop import Rules, tasks_of
 from trainers.showing import Answered
 from trainers.window import Order, Updater
@@ -50,7 +50,7 @@ class Asker:
         )
         columns = outcome.columns or snapshot.labels
         now = [self.names.of(label) for label in columns]
-        return [dict(zip(now, row, strict=True)) for row in outcome.forecasts]
+        return [told_by_name(now, row) for row in outcome.forecasts]
 
 
 def losses(label: str, one: Forecast, other: Forecast, *, pi_new: float) -> tuple[float, float]:

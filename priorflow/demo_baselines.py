@@ -8,8 +8,8 @@ from typing import Any
 
 from posterior.family import Tensors
 from priorflow.scores import Prediction, best_guess, spread
-from stream.intake import labels_after
-from stream.plan import Forecast, Member, window_seed
+from stream.plan import Forecast, Member, labels_after, window_seed
+from stream.relabelling import told_by_name
 from trainers.loop import Rules, tasks_of
 from trainers.window import FamilySpec, Order, Updater
 
@@ -97,7 +97,7 @@ def sequential(
         )
         outcome = updater.carry_out(asked)
         rows = zip(arrived, outcome.forecasts, strict=bool(outcome.forecasts))
-        forecasts |= {m.event_id: dict(zip(outcome.columns, row, strict=True)) for m, row in rows}
+        forecasts |= {m.event_id: told_by_name(outcome.columns, row) for m, row in rows}
         forecasts = {m.event_id: {} for m in arrived} | forecasts
         parent, labels = outcome.tensors, asked.labels
         asked = _order(rules, rules.family, index, parent, labels)
@@ -142,5 +142,5 @@ def remembered(
 
 
 def _share(sample: Sequence[Member], columns: Sequence[str], rows: Any) -> float | None:
-    right = [best_guess(dict(zip(columns, next(rows), strict=True))) == m.label for m in sample]
+    right = [best_guess(told_by_name(columns, next(rows))) == m.label for m in sample]
     return sum(right) / len(right) if right else None

@@ -23,7 +23,7 @@ from stream.erasure import NOTHING, LeftOut, left_out_of
 from stream.join import Join
 from stream.labels import Horizons
 from stream.merge import DAWN, Merge, Placed
-from stream.plan import Arrival, Closing, Counts, Forecast, Member, Reach, Setaside, canonical_json
+from stream.plan import Arrival, Closing, Counts, Forecast, Reach, Setaside, canonical_json
 from stream.record import Erased, Event, Label, Millis, RawRecord, Record, Refusal
 from stream.relabelling import AS_THEY_CAME, names_of
 from stream.source import EVERYWHERE, Floor, Partition
@@ -49,11 +49,6 @@ class IntakeRules:
     max_classes: int = 100
     progress_every: int = 50_000
     close_partial: bool = False
-
-
-def labels_after(known: Sequence[str], members: Iterable[Member]) -> tuple[str, ...]:
-    """Return the label map with the members' new labels appended in order of first sight."""
-    return tuple(dict.fromkeys([*known, *(m.label for m in members)]))
 
 
 def at_index(state: bytes, index: int) -> bytes:
@@ -109,7 +104,7 @@ class Intake:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Labels learned so far, in order of first sight."""
+        """The label map: labels learned so far, in order of first sight; a merged class once for each row."""
         return self._join.classes
 
     @property

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, final
 
 from stream.labels import Horizons, PendingStore, Told, Waiting
-from stream.plan import Forecast, Member, canonical_json
+from stream.plan import Forecast, Member, canonical_json, labels_after
 from stream.prediction_id import event_of
 from stream.record import Event, Label, Millis, Position, RawRecord, Record, Refusal
 from stream.window import Windower, WindowRules
@@ -30,7 +30,7 @@ class Join:
         self._store = PendingStore(horizons)
         self.window = Windower(window)
         self._max_classes = max_classes
-        self.classes: tuple[str, ...] = ()  # learned so far, in order of first sight
+        self.classes: tuple[str, ...] = ()  # the label map: a class once, or once for each row it has
         self._known: frozenset[str] = frozenset()
         self.refused: list[tuple[RawRecord, Refusal]] = []  # labels, for the caller to take away
 
@@ -140,9 +140,9 @@ class Join:
         self._store.past.forget(now_ms)
         self._store.tidy()
         if learned:
-            self._learn(dict.fromkeys([*self.classes, *(m.label for m in members)]))
+            self._learn(labels_after(self.classes, members))
 
-    def _learn(self, labels: Mapping[str, None]) -> None:
+    def _learn(self, labels: Sequence[str]) -> None:
         self.classes, self._known = tuple(labels), frozenset(labels)
 
     def dump(self) -> dict[str, bytes]:
@@ -156,7 +156,7 @@ class Join:
 
     def load(self, data: Mapping[str, Any], now_ms: Millis) -> None:
         """Fill an empty join from parsed `dump`."""
-        self._learn(dict.fromkeys(data["classes"]))
+        self._learn(data["classes"])
         self._store.load(data["store"])
         self._store.past.load(data["past"], now_ms)
         self.window.load(data["window"])

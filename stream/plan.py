@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -160,6 +160,15 @@ class Plan:
         return sha256_json(
             [[str(m.event), m.event_sha256, str(m.label_at), m.label_sha256] for m in self.members]
         )
+
+
+def labels_after(known: Sequence[str], members: Iterable[Member]) -> tuple[str, ...]:
+    """Return the label map with the members' new labels appended in order of first sight.
+
+    A class that was merged is there once for each of its rows.
+    """
+    fresh = dict.fromkeys(m.label for m in members)
+    return (*known, *(label for label in fresh if label not in known))
 
 
 def window_seed(chain_seed: int, index: int) -> int:

@@ -1,13 +1,14 @@
 """A class takes another name, going forward: in what waits, in what was foretold, in what is yet to come.
 
 Which row of the head a class has does not change, and no evidence is rewritten. A label that still comes
-under an old name is taken under the new one; its bytes stay as they came.
+under an old name is taken under the new one; its bytes stay as they came. Where another class bears that
+name, the two are one from there on: it has the rows of both, and what was foretold of them adds up.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, final
 
@@ -63,8 +64,16 @@ def names_of(data: Mapping[str, Any]) -> Names:
     return Names(data.get(RENAMED, {}))
 
 
+def told_by_name(names: Sequence[str], numbers: Sequence[float]) -> dict[str, float]:
+    """Return a forecast of these columns; numbers of one name add up, for its rows are one class."""
+    return _summed(zip(names, numbers, strict=True))
+
+
 def renamed(state: bytes, old: str, new: str) -> bytes:
-    """Return a saved state in which a class is called `new`; counts and order are what they were."""
+    """Return a saved state in which a class is called `new`; counts and order are what they were.
+
+    Another class of that name stays a row of its own, and the two are one.
+    """
     data = json.loads(state)
     now = {old: new}
     data["classes"] = [now.get(label, label) for label in data["classes"]]
@@ -81,4 +90,11 @@ def renamed(state: bytes, old: str, new: str) -> bytes:
 
 
 def _forecast(said: Mapping[str, float] | None, now: Mapping[str, str]) -> dict[str, float] | None:
-    return None if said is None else {now.get(label, label): p for label, p in said.items()}
+    return None if said is None else _summed((now.get(label, label), p) for label, p in said.items())
+
+
+def _summed(told: Iterable[tuple[str, float]]) -> dict[str, float]:
+    forecast: dict[str, float] = {}
+    for name, p in told:
+        forecast[name] = forecast[name] + p if name in forecast else p
+    return forecast

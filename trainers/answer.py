@@ -21,6 +21,7 @@ from torch import Tensor
 from posterior import panel
 from posterior.families import make_family
 from posterior.family import ONE_TASK, Draw, Family, Tensors
+from posterior.folding import folded, once
 from posterior.panel import NEW, Panel
 from posterior.predict import entropy, mixture
 from posterior.tensors import from_bytes, require_finite
@@ -92,9 +93,10 @@ class Answerer:
             raise NothingLearned(msg)
         beside, own = panel.restore(tensors)
         self._model, self._activations = model, activations
-        self._labels = tuple(labels) if beside is None else panel.known(beside, labels)
+        self._rows = tuple(labels)
+        self._labels = once(labels) if beside is None else panel.known(beside, labels)
         self._family, self._state = family, family.restore(own)
-        self._panel, self._heads = beside, None if beside is None else panel.believed(beside)
+        self._panel, self._heads = beside, None if beside is None else panel.believed(beside, labels)
         self._seed, self._draws, self._pi_new = key(chain_seed, window), draws, pi_new
         self._drawn: OrderedDict[str, Draw] = OrderedDict()
 
@@ -119,7 +121,7 @@ class Answerer:
         )
 
     def _said(self, text: str, task: str) -> Tensor:
-        """Return what the class rows of every draw say, log-probabilities (draws, K)."""
+        """Return what the class rows of every draw say, log-probabilities (draws, rows)."""
         draw = self._of(task)
         count = max(len(weights) for weights in draw.values())
         logits = self._model.logits(self._activations.of([text]) * count, draw)
@@ -141,7 +143,7 @@ class Answerer:
         if self._panel is not None:
             return self._paneled(self._panel, text, said)
         old, new = torch.tensor([1 - self._pi_new, self._pi_new], dtype=said.dtype).log()
-        each = torch.cat([said + old, new.expand(len(said), 1)], dim=1)
+        each = torch.cat([folded(said, self._rows) + old, new.expand(len(said), 1)], dim=1)
         return mixture(each), each.exp(), float(entropy(each).mean())
 
     def _paneled(self, beside: Panel, text: str, said: Tensor) -> tuple[Tensor, Tensor, float]:

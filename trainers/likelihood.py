@@ -10,18 +10,24 @@ import torch
 from torch import Tensor
 
 from posterior.family import Draw
+from posterior.folding import folded
 from trainers.model import AdaptedModel
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """Softmax over class rows: outputs are logits, and the nll's Hessian in them is diag p - p p'."""
+    """Softmax over classes: outputs are their logits, and the nll's Hessian in them is diag p - p p'.
+
+    `labels` names the class of each row where one has several; its logit is their logsumexp, so rows of a
+    class share evidence by what each of them makes of a text.
+    """
 
     model: AdaptedModel
     texts: Sequence[Tensor]
     targets: Sequence[int]
     classes: int
+    labels: Sequence[str] = ()
 
     @property
     def outputs(self) -> int:
@@ -30,14 +36,17 @@ class Classification:
 
     def nll(self, positions: Sequence[int], draw: Draw) -> Tensor:
         """Return the summed cross-entropy."""
-        logits = self.model.logits([self.texts[i] for i in positions], draw)
+        logits = self._logits(positions, draw)
         truth = torch.tensor([self.targets[i] for i in positions])
         return torch.nn.functional.cross_entropy(logits, truth, reduction="sum")
 
     def bend(self, positions: Sequence[int], draw: Draw, signs: Tensor) -> Tensor:
         """Return sum_n f_n . R_n z_n, with R_n held fixed."""
-        logits = self.model.logits([self.texts[i] for i in positions], draw)
+        logits = self._logits(positions, draw)
         return (logits * softmax_root(torch.softmax(logits.detach(), dim=-1), signs)).sum()
+
+    def _logits(self, positions: Sequence[int], draw: Draw) -> Tensor:
+        return folded(self.model.logits([self.texts[i] for i in positions], draw), self.labels)
 
 
 def softmax_root(probs: Tensor, signs: Tensor) -> Tensor:

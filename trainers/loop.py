@@ -31,9 +31,20 @@ from posterior.tensors import from_bytes, to_bytes
 from stream.breaker import TooMuchBad
 from stream.drift import Alarms, DriftWatch
 from stream.erasure import LeftOut, husk
-from stream.intake import Intake, IntakeRules, labels_after
-from stream.plan import Arrival, Closing, Member, Plan, Reach, Setaside, sha256_json, window_seed
+from stream.intake import Intake, IntakeRules
+from stream.plan import (
+    Arrival,
+    Closing,
+    Member,
+    Plan,
+    Reach,
+    Setaside,
+    labels_after,
+    sha256_json,
+    window_seed,
+)
 from stream.record import RawRecord, Record
+from stream.relabelling import told_by_name
 from stream.source import Floor, Partition, Source, SourceLost
 from trainers.branching import Branching
 from trainers.lesson import taught
@@ -452,7 +463,7 @@ def foretold_of(closing: Closing, head: Snapshot, outcome: Outcome) -> dict[str,
     """Return what `head` said of each arrival, by event id."""
     columns = outcome.columns or known(head)
     rows = zip(closing.arrivals, outcome.forecasts, strict=bool(outcome.forecasts))
-    return {a.event_id: dict(zip(columns, row, strict=True)) for a, row in rows}
+    return {a.event_id: told_by_name(columns, row) for a, row in rows}
 
 
 def _watch_drift(intake: Intake, scored: Scored) -> Alarms:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from posterior import panel
+from posterior.folding import first_rows
 from posterior.panel import Heads, Panel, Sight
 from trainers.evaluate import Sampler, log_predictive
 from trainers.question import Example, WhichClass
@@ -28,9 +29,9 @@ class Panelled:
     heads: Heads | None  # of this panel; made once, for a forecast is asked batch after batch
 
     @classmethod
-    def of(cls, rows: WhichClass, beside: Panel | None) -> Panelled:
-        """Return the question beside this panel."""
-        return cls(rows, beside, None if beside is None else panel.believed(beside))
+    def of(cls, rows: WhichClass, beside: Panel | None, labels: Sequence[str]) -> Panelled:
+        """Return the question beside this panel, which knows these rows."""
+        return cls(rows, beside, None if beside is None else panel.believed(beside, labels))
 
     def columns(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Return the known classes, and behind them that of which nobody has seen an event."""
@@ -88,7 +89,8 @@ class Panelled:
         if self.panel is not None and before:
             state = self._heard(state, sight, members, tasks, draws, before)
         truth = torch.tensor([labels.index(label) for _, label in members])
-        return panel.learned(state, sight, truth, classes=len(labels))
+        rows = truth if self.heads is None else panel.placed(self.heads, sight, truth)
+        return panel.learned(state, sight, rows, classes=len(labels))
 
     def _heard(
         self,
@@ -101,9 +103,9 @@ class Panelled:
     ) -> Panel:
         chosen = spread_over(len(members), HEARD)
         said = self._said([members[i][0] for i in chosen], [tasks[i] for i in chosen], draws)
-        known = {label: row for row, label in enumerate(before)}
+        known = dict(zip(before, first_rows(before), strict=True))
         truth = torch.tensor([known.get(members[i][1], panel.UNSEEN) for i in chosen])
-        return panel.heard(state, said, sight.of(chosen), truth)
+        return panel.heard(state, said, sight.of(chosen), truth, before)
 
     def _said(self, texts: Sequence[str], tasks: Sequence[str], draws: Sequence[Sampler]) -> Tensor:
         return log_predictive(self.rows.model, self.rows.activations.of(texts), tasks, draws)

@@ -9,6 +9,7 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
+from posterior.folding import folded, once
 from trainers.activations import Activations
 from trainers.evaluate import Sampler, log_predictive, tempered_cost
 from trainers.likelihood import Classification
@@ -22,7 +23,7 @@ class Question(Protocol):
     """Who predicts and what is learned from; `labels` are the classes known at the time."""
 
     def columns(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """Name the numbers of a forecast; none means that nothing can be said yet."""
+        """Name the numbers of a forecast; those of one name add up. None: nothing can be said yet."""
         ...
 
     def foretell(self, texts: Sequence[str], tasks: Sequence[str], draws: Sequence[Sampler]) -> Tensor:
@@ -63,11 +64,11 @@ class WhichClass:
     activations: Activations
 
     def columns(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """Return the classes."""
+        """Return the class of each row."""
         return tuple(labels)
 
     def foretell(self, texts: Sequence[str], tasks: Sequence[str], draws: Sequence[Sampler]) -> Tensor:
-        """Return p(class)."""
+        """Return p(row)."""
         return log_predictive(self.model, self.activations.of(texts), tasks, draws).exp()
 
     def judged(self, members: Sequence[Example], labels: Sequence[str]) -> Mapping[int, int]:
@@ -99,11 +100,12 @@ class WhichClass:
         labels: Sequence[str],
     ) -> tuple[Tensor, Tensor]:
         texts = self.activations.of([text for text, _ in members])
-        truth = torch.tensor([labels.index(label) for _, label in members])
-        return log_predictive(self.model, texts, tasks, draws), truth
+        classes = once(labels)
+        truth = torch.tensor([classes.index(label) for _, label in members])
+        return folded(log_predictive(self.model, texts, tasks, draws), labels), truth
 
     def evidence(self, members: Sequence[Example], labels: Sequence[str]) -> tuple[Likelihood, float]:
-        """Return the softmax over class rows; each example counts once."""
-        texts = self.activations.of([text for text, _ in members])
-        targets = [labels.index(label) for _, label in members]
-        return Classification(self.model, texts, targets, len(labels)), float(len(members))
+        """Return the softmax over classes; each example counts once."""
+        texts, classes = self.activations.of([text for text, _ in members]), once(labels)
+        targets = [classes.index(label) for _, label in members]
+        return Classification(self.model, texts, targets, len(classes), labels), float(len(members))

@@ -7,7 +7,7 @@ the parent posterior, THEN chooses beta, forgets, and learns the members.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, final
 
@@ -56,7 +56,8 @@ class LearnSpec:
 class Order:
     """One closing's work. `labels_before` is the parent's label map, `labels` the map afterwards.
 
-    An empty `parent` stands for the base prior, from which every chain starts.
+    A map names the class of each row; a class that was merged has several (`posterior.folding`). An
+    empty `parent` stands for the base prior, from which every chain starts.
     """
 
     window: int
@@ -87,8 +88,8 @@ class Order:
 class Outcome:
     """The answer. `forecasts[i]` follows `columns`, or `labels_before` where none are named.
 
-    No class known: no forecasts. A model that is asked for tokens says what a text cost and how many tokens
-    it predicted instead.
+    Numbers of one name add up. No class known: no forecasts. A model that is asked for tokens says what a
+    text cost and how many tokens it predicted instead.
     """
 
     tensors: Tensors
@@ -135,13 +136,17 @@ class Local:
 
 
 def question_of(
-    model: AdaptedModel, activations: Activations, learn: LearnSpec, beside: Panel | None
+    model: AdaptedModel,
+    activations: Activations,
+    learn: LearnSpec,
+    beside: Panel | None,
+    labels: Sequence[str],
 ) -> Question:
-    """Return what this model is asked; `beside` is the parent's panel, if it has one."""
+    """Return what this model is asked; `beside` is the parent's panel, if it has one, of these labels."""
     if model.spec.objective == "tokens":
         return NextTokens(model, activations, learn.token_correlation)
     rows = WhichClass(model, activations)
-    return Panelled.of(rows, beside) if learn.panel else rows
+    return Panelled.of(rows, beside, labels) if learn.panel else rows
 
 
 def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks: Ranks) -> Outcome:
@@ -152,7 +157,7 @@ def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks
         order = replace(order, parent=root(model, order.family, chain_seed=order.chain_seed))
     beside, own = panel.restore(order.parent)
     parent = family.restore(own)
-    question = question_of(model, activations, order.learn, beside)
+    question = question_of(model, activations, order.learn, beside, order.labels_before)
     forecasts = _forecasts(question, family, parent, order, ranks)
     predicted = time.perf_counter()
     columns = question.columns(order.labels_before)

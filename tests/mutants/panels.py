@@ -73,7 +73,7 @@ PANELS: Final[tuple[Mutant, ...]] = (
         ),
         (
             "the window's features enter what is heard",
-            "    seen = glance(believed(panel), sight)\n",
+            "    seen = glance(believed(panel, labels), sight)\n",
             "    seen = glance(believed(learned(panel, sight, truth.abs(), classes=1)), sight)\n",
             _PANEL + "test_those_who_foretold_are_heard",
         ),

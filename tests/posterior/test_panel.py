@@ -13,6 +13,7 @@ from torch import Tensor
 from posterior import dictionary, generative, moments, panel
 from posterior.family import tensors_of
 from posterior.panel import EXPERTS, OtherPanel, Panel, Sight
+from posterior.pool import reweighted
 from posterior.predict import entropy
 from posterior.tensors import from_bytes, to_bytes
 
@@ -72,6 +73,56 @@ def test_a_new_class_takes_from_all_alike() -> None:
     one, two = (foretold(p, rows(7, 3, 1), features)[:, :3] for p in (state, other))
     assert torch.allclose(torch.log_softmax(one, dim=1), torch.log_softmax(two, dim=1))
     assert not torch.allclose(one, two)
+
+
+def merged_foretold(state: Panel, said: Tensor, sight: Sight, labels: str) -> Tensor:
+    return panel.told(state, said, panel.glance(panel.believed(state, labels), sight))
+
+
+@given(seed=st.integers(0, 30))
+def test_a_merged_class_has_what_its_rows_have_and_all_else_stands(seed: int) -> None:
+    state, (sight, _) = taught(4, seed), events(9, 4, seed + 1)
+    apart = foretold(state, rows(9, 4, seed), sight)
+    found = merged_foretold(state, rows(9, 4, seed), sight, "abcb")
+    assert panel.known(state, "abcb") == ("a", "b", "c")
+    torch.testing.assert_close(found[:, 1].exp(), apart[:, [1, 3]].exp().sum(dim=1))
+    stands = apart[:, [0, 2, 4]]  # the last is the new class
+    torch.testing.assert_close(found[:, [0, 2, 3]], stands, rtol=0, atol=1e-12)
+
+
+def test_experts_are_heard_for_what_they_gave_to_a_merged_class() -> None:
+    """Whoever divides it in vain between its rows is as good as one who does not."""
+    state, (sight, truth) = taught(4), events(60, 4, 3)
+    said, first = rows(60, 4, 1), torch.tensor([0, 1, 2, 1])
+    seen = panel.glance(panel.believed(state), sight)
+    p = panel._classes(said, seen).exp()
+    both = torch.stack([p[..., 0], p[..., 1] + p[..., 3], p[..., 2]], dim=-1)
+    column = first[truth].view(1, -1, 1).expand(len(EXPERTS), -1, 1)
+    wanted = reweighted(state.pool["classes"], both.log().gather(2, column)[..., 0], worth=panel.WORTH)
+    after = panel.heard(state, said, sight, first[truth], "abcb")
+    torch.testing.assert_close(after.pool["classes"], wanted)
+    unseen = torch.full((60,), panel.UNSEEN)
+    new = [panel.heard(state, said, sight, unseen, names).pool["novelty"] for names in ("", "abcb")]
+    assert torch.equal(*new)
+
+
+def test_experts_do_not_disagree_about_rows_of_one_class() -> None:
+    state, (sight, _) = taught(4), events(9, 4, 3)
+    apart, one = (panel.glance(panel.believed(state, names), sight) for names in ("abcd", "abab"))
+    said = rows(9, 4, 1)
+    assert (panel.dispute(state, said, one) < panel.dispute(state, said, apart)).all()
+    total = entropy(panel.told(state, said, one))
+    assert (panel.dispute(state, said, one) < total).all()
+
+
+def test_what_is_learned_of_a_merged_class_counts_in_the_row_that_it_resembles() -> None:
+    state, (sight, truth) = taught(4), events(200, 4, 12)
+    first = torch.tensor([0, 1, 2, 1])
+    placed = panel.placed(panel.believed(state, "abcb"), sight, first[truth])
+    assert torch.equal(first[placed], first[truth])  # a row of its class
+    assert float((placed == truth).double().mean()) > 0.97
+    assert set(placed[truth == 3].tolist()) >= {3}
+    assert panel.placed(panel.believed(state, "abcd"), sight, truth) is truth
 
 
 def test_what_no_class_explains_is_likelier_new() -> None:
