@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Final, TypeVar
 
 from posterior.snapshot import (
+    MERGED,
     NAMES,
     REWOUND,
     Blobs,
@@ -20,6 +21,7 @@ from posterior.snapshot import (
     PlanRow,
     Snapshot,
     Span,
+    made_one,
     stand_in,
 )
 from stream.plan import Counts, canonical_json
@@ -181,7 +183,7 @@ def _content(snapshot: Snapshot, parent: Snapshot | None) -> None:
     if snapshot.settings != parent.settings:
         raise _corrupt(snapshot, "other settings than its parent's; start a new chain for those")
     if snapshot.kind == "relabelled":
-        _one_renamed(snapshot, parent)
+        _one_name(snapshot, parent)
     elif snapshot.labels[: len(parent.labels)] != parent.labels:
         raise _corrupt(snapshot, "its label map does not begin with its parent's")
 
@@ -194,7 +196,7 @@ def _past(snapshot: Snapshot, head: Snapshot | None, past: Snapshot | None) -> N
         raise _corrupt(snapshot, "its first positions are not its parent's last: a gap or an overlap")
     names = snapshot.report.get(NAMES, {})
     labels = tuple(names.get(label, label) for label in past.labels)
-    if snapshot.labels != labels or len(set(labels)) < len(labels):
+    if snapshot.labels != labels or made_one(past.labels, labels) != snapshot.report.get(MERGED, []):
         raise _corrupt(snapshot, f"goes back to {past.sha}, but its labels are other ones")
     if _settled(snapshot) != _settled(past):
         raise _corrupt(snapshot, f"goes back to {past.sha}, but its counts are other ones")
@@ -208,11 +210,15 @@ def _settled(snapshot: Snapshot) -> Mapping[str, int]:
     return {name: count for name, count in snapshot.counts.items() if name not in {"pending", "erased"}}
 
 
-def _one_renamed(snapshot: Snapshot, parent: Snapshot) -> None:
-    """Check that one class bears a free name, in its place."""
-    pairs = list(zip(parent.labels, snapshot.labels, strict=False))
-    same = len(snapshot.labels) == len(parent.labels) == len(set(snapshot.labels))
-    if not same or sum(before != after for before, after in pairs) != 1:
+def _one_name(snapshot: Snapshot, parent: Snapshot) -> None:
+    """Check that one class bears a free name, or two bear one, in all their rows; a merger says which."""
+    one = snapshot.report.get(MERGED)
+    pairs = set(zip(parent.labels, snapshot.labels, strict=False))
+    names = {after for before, after in pairs if before != after}
+    whole = len(snapshot.labels) == len(parent.labels) and len(pairs) == len(set(parent.labels))
+    wanted = {before for before, after in pairs if {after} == names}
+    said = len(wanted) == 1 if one is None else wanted == set(one)
+    if not whole or len(names) != 1 or not said:
         raise _corrupt(snapshot, "renames a class, but its label map is not its parent's with one other name")
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, Protocol
@@ -26,6 +27,8 @@ REWOUND: Final = "rewound_to"
 """In a branch's report: the sha of the row of its chain whose positions it takes up again."""
 NAMES: Final = "names"
 """Beside it: what that row's classes have been renamed to since, if any was."""
+MERGED: Final = "merged"
+"""In the report of a row that makes classes one: their names, sorted in a branch, as said in `relabelled`."""
 Json = Mapping[str, Any]
 FORMAT = 1
 
@@ -71,8 +74,9 @@ class Snapshot:
     """One row of a chain. Frozen, content-addressed by `sha`.
 
     `seq` numbers rows, `index` the windows closed so far (quarantined ones included). `posterior` and
-    `stream_state` are blob shas; `labels` is the label map in order of first sight; `report` holds only
-    numbers that replay gives again bit for bit.
+    `stream_state` are blob shas; `labels` is the label map in order of first sight, a row of the head
+    each: a class that was merged has several. `report` holds only numbers that replay gives again bit for
+    bit.
     """
 
     chain: str
@@ -210,6 +214,12 @@ def stand_in(erasures: Sequence[Erasure], state: str) -> Erasure | None:
     while (found_next := by_state.get(state)) is not None:
         found, state = found_next, str(found_next.instead)
     return found
+
+
+def made_one(before: Sequence[str], after: Sequence[str]) -> list[str]:
+    """Return the names, sorted, that several classes of a label map have in what became of it."""
+    became = set(zip(before, after, strict=True))
+    return sorted(name for name, count in Counter(now for _, now in became).items() if count > 1)
 
 
 def forgotten(erasures: Sequence[Erasure]) -> frozenset[str]:

@@ -1,17 +1,23 @@
-"""`priorflow labels`: which classes a chain knows, and another name for one of them."""
+"""`priorflow labels`: which classes a chain knows, another name for one of them, one name for two."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from priorflow.invocation import Invocation
 
+if TYPE_CHECKING:
+    from posterior.snapshot import Fence, Snapshot
+    from trainers.relabelling import Renamer
+
 GROUP: Final = "labels"
-HELP: Final = "List and rename classes."
+HELP: Final = "List, rename and merge classes."
+
+_FOLLOW: Final = "answers follow when a later snapshot is promoted"
 
 Chain = Annotated[str | None, typer.Option(help="Chain; default: as configured.")]
 
@@ -39,6 +45,45 @@ def rename(
 
     Labels that still come under the old name are taken under the new one. Snapshots of before keep the old.
     """
+    name, row = _called(at, chain, reason, lambda renamer, fence: renamer.rename(fence, old, new))
+    console, facts = at.console(), {"chain": name, "old": old, "new": new}
+    if row is None:
+        console.say(f"{old!r} is called {new!r} already", event="renamed", row=None, **facts)
+        return
+    text = f"{old!r} is called {new!r} from row {row.seq} on; {_FOLLOW}"
+    console.say(text, event="renamed", row=row.seq, snapshot=row.sha, **facts)
+
+
+def merge(
+    at: Invocation,
+    one: Annotated[str, typer.Argument(metavar="A", help="A class.")],
+    other: Annotated[str, typer.Argument(metavar="B", help="Another.")],
+    into: Annotated[
+        str, typer.Option(metavar="C", help="What both are to be called; may be one of the two.")
+    ],
+    reason: Annotated[str | None, typer.Option(help="Why; kept with the row.")] = None,
+    chain: Chain = None,
+) -> None:
+    """Make two classes one from here on; needs that no run of the chain is alive. There is no way back.
+
+    Its probability is the sum of both, all else stands; labels of either are taken under the one name.
+    """
+    name, row = _called(at, chain, reason, lambda renamer, fence: renamer.merge(fence, one, other, into))
+    console, facts = at.console(), {"chain": name, "merged": [one, other], "into": into}
+    if row is None:
+        console.say(f"{one!r} and {other!r} are {into!r} already", event="merged", row=None, **facts)
+        return
+    text = f"{one!r} and {other!r} are {into!r} from row {row.seq} on; {_FOLLOW}"
+    console.say(text, event="merged", row=row.seq, snapshot=row.sha, **facts)
+
+
+def _called(
+    at: Invocation,
+    chain: str | None,
+    reason: str | None,
+    call: Callable[[Renamer, Fence], Snapshot | None],
+) -> tuple[str, Snapshot | None]:
+    """Call classes otherwise, under the chain's lease; return it, and the row if there was anything to do."""
     settings = at.settings()
     from priorflow.deciding import whoever
     from priorflow.opening import reading, require_history
@@ -46,7 +91,7 @@ def rename(
     from priorflow.tenure import holding
     from trainers.relabelling import Renamer
 
-    name, console = chain or settings.chain.name, at.console()
+    name = chain or settings.chain.name
     with reading(settings) as (ledger, blobs):
         require_history(ledger, name)
         with holding(ledger, name, lease_ms=settings.ledger.lease) as (fence, _):
@@ -58,15 +103,7 @@ def rename(
                 at_ms=time.time_ns() // 1_000_000,
                 reason=reason,
             )
-            row = renamer.rename(fence, old, new)
-    facts = {"chain": name, "old": old, "new": new}
-    if row is None:
-        console.say(f"{old!r} is called {new!r} already", event="renamed", row=None, **facts)
-        return
-    text = (
-        f"{old!r} is called {new!r} from row {row.seq} on; answers follow when a later snapshot is promoted"
-    )
-    console.say(text, event="renamed", row=row.seq, snapshot=row.sha, **facts)
+            return name, call(renamer, fence)
 
 
-COMMANDS: Final[Mapping[str, Callable[..., None]]] = {"list": list_labels, "rename": rename}
+COMMANDS: Final[Mapping[str, Callable[..., None]]] = {"list": list_labels, "rename": rename, "merge": merge}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from posterior.folding import once
 from posterior.snapshot import Snapshot
 from trainers.line import in_force, names_along
 
@@ -30,5 +31,5 @@ def classes(history: Sequence[Snapshot]) -> list[dict[str, Any]]:
             "first_window": first.get(label),
             "formerly": [old for now, old in former if now == label],
         }
-        for label in history[-1].labels
+        for label in once(history[-1].labels)
     ]

@@ -28,7 +28,7 @@ def listing(ledger: Ledger, history: Sequence[Snapshot], *, progress: bool = Fal
                 "window": snapshot.index,
                 "kind": snapshot.kind,
                 "sha": snapshot.sha,
-                "classes": len(snapshot.labels),
+                "classes": len(set(snapshot.labels)),
                 **{name: snapshot.report.get(name) for name in told},
                 "version": ledger.reference(snapshot.sha, MLFLOW),
             }

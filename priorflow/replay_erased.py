@@ -18,7 +18,7 @@ from posterior.snapshot import Blobs, Ledger, Snapshot, forgotten
 from stream.erasure import LeftOut, without
 from stream.relabelling import renamed
 from trainers.erasing import EVENTS, LEARNED, erased_row
-from trainers.line import NEW, OLD, state_behind
+from trainers.line import renamed_by, state_behind
 from trainers.relabelling import relabelled_row
 
 _COMPARED: Final = ("posterior", "plan", "index", "kind", "settings", "labels", "spans", "spans_before")
@@ -69,7 +69,9 @@ class Past:
 
     def renamed_again(self, parent: Snapshot, child: Snapshot) -> bool:
         """Tell whether a row that renames is what its parent and its own report make of it."""
-        content = renamed(self._content(parent), child.report[OLD], child.report[NEW])
+        content = self._content(parent)
+        for old, new in renamed_by(child.report):
+            content = renamed(content, old, new)
         made = replace(relabelled_row(parent, child.stream_state, child.report), counts=child.counts)
         return made.sha == child.sha and _uncounted(content) == self._state(child)
 

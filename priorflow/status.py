@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from connectors.decision_log import champion, previous
 from connectors.herald import heard
+from posterior.folding import once
 from posterior.snapshot import Ledger, Snapshot
 from priorflow.masking import without_passwords
 from priorflow.opening import MLFLOW
@@ -35,7 +36,7 @@ def standing(
         "kind": head.kind,
         "windows": head.index,
         "committed": None if found is None else format_instant(found[1].at_ms),
-        "classes": list(head.labels),
+        "classes": list(once(head.labels)),
         "counts": dict(head.counts),
         "open_plan": None if plan is None else {"sha": plan.sha, "window": plan.index},
         "champion": champion(log),

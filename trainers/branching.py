@@ -20,6 +20,7 @@ from typing import Final, final
 
 from posterior.snapshot import (
     IN_CHARGE,
+    MERGED,
     NAMES,
     REWOUND,
     Blobs,
@@ -30,12 +31,14 @@ from posterior.snapshot import (
     Ledger,
     LedgerError,
     Snapshot,
+    made_one,
 )
 from stream.intake import at_index
 from stream.relabelling import renamed
 from trainers.line import (
     KNOWN,
     between,
+    called_now,
     in_force,
     kept,
     known,
@@ -103,17 +106,19 @@ def rewound_to(champion: Snapshot, head: Snapshot, history: Sequence[Snapshot], 
 
     Classes that were renamed since keep their new names.
     """
-    names = names_along(history[champion.seq + 1 :])
-    labels = tuple(map(names.of, champion.labels))
-    if len(set(labels)) < len(labels):
+    since = history[champion.seq + 1 :]
+    names, labels = names_along(since), called_now(champion.labels, since)
+    if labels is None:
         msg = (
             f"chain {head.chain}: cannot go back to {champion.sha[:12]}: by what was renamed since, two of "
-            f"its classes would have one name: {list(labels)}. Roll back with --continue-from head"
+            f"its classes would have one name: {list(map(names.of, champion.labels))}. Roll back with "
+            "--continue-from head"
         )
         raise CannotGoBack(msg)
     closed = [s.index for s in between(history, champion, head) if s.kind in {"learned", "quarantined"}]
     told = {DECISION: decision, OF: champion.sha, REWOUND: champion.sha, SKIPPED: [], AGAIN: closed}
     called = {NAMES: dict(names.present)} if names else {}
+    one = {MERGED: merged} if (merged := made_one(champion.labels, labels)) else {}
     return on_top(
         head,
         "branch",
@@ -122,7 +127,7 @@ def rewound_to(champion: Snapshot, head: Snapshot, history: Sequence[Snapshot], 
         labels=labels,
         spans=champion.spans,
         counts=champion.counts,
-        report={**told, **called, **kept(champion, champion.posterior)},
+        report={**told, **called, **one, **kept(champion, champion.posterior)},
     )
 
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from posterior.snapshot import REWOUND, Blobs, Erasure, Kind, Snapshot, Span, forgotten, stand_in
+from posterior.snapshot import MERGED, REWOUND, Blobs, Erasure, Kind, Snapshot, Span, forgotten, stand_in
 from stream.erasure import LeftOut, without
 from stream.relabelling import AS_THEY_CAME, Names
 
 KNOWN: Final = "known_classes"  # in a row's report: how many of its labels its tensors know, if not all
-OLD: Final = "renamed"  # in a row's report: what a class was called
+OLD: Final = "renamed"  # in a row's report: what a class was called; two that become one stand at `MERGED`
 NEW: Final = "to"  # in a row's report: what it is called from there on
 BY_SITE: Final = "nats_by_site"  # in a window's report: KL to the prior; adds up to `kl_nats`
 BY_CLASS: Final = "nats_by_class"  # in a window's report: [members, mean nats before, after] by label
@@ -84,12 +84,39 @@ def between(history: Sequence[Snapshot], champion: Snapshot, head: Snapshot) -> 
     return [row for row in in_force(history, head) if row.sha not in there]
 
 
+def taken(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the classes that a row gives a name to: one that is renamed, or two that are merged."""
+    return tuple(report[MERGED]) if MERGED in report else (report[OLD],)
+
+
+def renamed_by(report: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return old and new name of each class that a row calls otherwise."""
+    return tuple((old, report[NEW]) for old in taken(report) if old != report[NEW])
+
+
 def renamings(rows: Sequence[Snapshot]) -> Iterator[tuple[str, str]]:
-    """Yield old and new name of each renaming, in order.
+    """Yield old and new name of each renaming, in order; a merger is one of two classes to one name.
 
     Going back undoes none: a name is a person's word, not evidence.
     """
-    yield from ((row.report[OLD], row.report[NEW]) for row in rows if row.kind == "relabelled")
+    for row in rows:
+        if row.kind == "relabelled":
+            yield from renamed_by(row.report)
+
+
+def called_now(labels: Sequence[str], rows: Sequence[Snapshot]) -> tuple[str, ...] | None:
+    """Return a label map under what its classes are called after these rows.
+
+    None where a new name is another class's here, which nobody said to be one with it: a class that was gone
+    back over may be unknown when its name is given away.
+    """
+    now = tuple(labels)
+    for report in (row.report for row in rows if row.kind == "relabelled"):
+        given, name = taken(report), report[NEW]
+        if name in now and name not in given and not set(given).isdisjoint(now):
+            return None
+        now = tuple(name if label in given else label for label in now)
+    return now
 
 
 def names_along(rows: Sequence[Snapshot]) -> Names:

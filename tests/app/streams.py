@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,13 @@ EVENTS, LABELS = "priorflow.events", "priorflow.labels"
 WORDS = {"linux": "kernel module will not boot", "money": "win cheap cash offer now"}
 
 
-def small_stream(count: int = 120, *, altered: int | None = None, money_from: int = 0) -> MemoryLog:
+def small_stream(
+    count: int = 120,
+    *,
+    altered: int | None = None,
+    money_from: int = 0,
+    words: Mapping[str, str] = WORDS,
+) -> MemoryLog:
     """Return events on three partitions and late labels on two; `altered` changes one event's text.
 
     There is no money before the event `money_from`.
@@ -27,10 +34,10 @@ def small_stream(count: int = 120, *, altered: int | None = None, money_from: in
     log = MemoryLog(lanes)
     told: list[Label] = []
     for i in range(count):
-        kind = rng.choice(sorted(WORDS))
+        kind = rng.choice(sorted(words))
         kind = kind if i >= money_from else "linux"
         time_ms = 1_000_000_000_000 + 60_000 * i
-        text = f"{WORDS[kind]} number {i}" + (" now" if i == altered else "")
+        text = f"{words[kind]} number {i}" + (" now" if i == altered else "")
         value, headers = event_record(Event(event_id=f"m{i}", text=text, time_ms=time_ms), source="test")
         lane = (EVENTS, rng.randrange(3))
         log.append(lane, value, headers=headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,14 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.ledger import open_ledger
-from posterior.snapshot import Circumstance, LedgerCorrupt, Snapshot
+from posterior.folding import once
+from posterior.snapshot import MERGED, Circumstance, LedgerCorrupt, Snapshot
 from stream.intake import Intake
 from stream.plan import Counts
 from stream.record import Label
 from stream.relabelling import AS_THEY_CAME, renamed
 from tests.stream.logs import RULES as STREAM
 from tests.stream.logs import Log, Run, drive, logs
-from tests.trainers.world import RULES, World, mails
+from tests.trainers.world import RULES, SPORT, WORDS, World, mails
 from trainers.line import names_along
 from trainers.loop import Rules
 from trainers.relabelling import CannotRename, Renamer
@@ -66,12 +67,8 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
         ledger.close()
 
 
-def rename(
-    world: World, old: str, new: str, crash: Callable[[str], None] = lambda _: None
-) -> Snapshot | None:
-    world.crash = crash
-    fence = world.ledger.acquire("main", owner="ada", ttl_s=60, takeover=True)
-    renamer = Renamer(
+def renamer(world: World, crash: Callable[[str], None]) -> Renamer:
+    return Renamer(
         ledger=world.ledger,
         blobs=world.blobs,
         circumstance=lambda _: Circumstance(at_ms=9, host="h", code_version="0"),
@@ -80,9 +77,33 @@ def rename(
         reason="clearer",
         crash=crash,
     )
-    row = renamer.rename(fence, old, new)
+
+
+def rename(
+    world: World, old: str, new: str, crash: Callable[[str], None] = lambda _: None
+) -> Snapshot | None:
+    world.crash = crash
+    fence = world.ledger.acquire("main", owner="ada", ttl_s=60, takeover=True)
+    row = renamer(world, crash).rename(fence, old, new)
     world.crash = lambda _: None
     return row
+
+
+def merge(
+    world: World, one: str, other: str, into: str, crash: Callable[[str], None] = lambda _: None
+) -> Snapshot | None:
+    world.crash = crash
+    fence = world.ledger.acquire("main", owner="ada", ttl_s=60, takeover=True)
+    row = renamer(world, crash).merge(fence, one, other, into)
+    world.crash = lambda _: None
+    return row
+
+
+def merged(state: bytes, given: Sequence[str], into: str) -> bytes:
+    """Return a state of the stream in which classes have one name."""
+    for old in given:
+        state = renamed(state, old, into)
+    return state
 
 
 def windows(run: Run) -> list[list[tuple[str, str]]]:
@@ -113,6 +134,41 @@ def test_what_was_foretold_bears_the_new_name_too(log: Log, stop: int) -> None:
         assert after == [
             None if f is None else {{"a": "z"}.get(k, k): p for k, p in f.items()} for f in before
         ]
+
+
+@many
+@given(log=logs(), stop=st.integers(1, 6), into=st.sampled_from("abz"))
+def test_the_stream_goes_on_as_if_all_labels_of_both_had_come_under_one_name(
+    log: Log, stop: int, into: str
+) -> None:
+    whole, part = drive(log, rules=BETWEEN), drive(log, rules=BETWEEN, restart_at=stop)
+    if not part.states:
+        return
+    state = merged(part.states[-1], "ab", into)
+    assert Intake(STREAM, (), state=state).state() == state
+    rest = drive(log, seed=3, state=state, floors=whole.floors, rules=BETWEEN)
+    undisturbed = drive(log, seed=3, state=part.states[-1], floors=whole.floors, rules=BETWEEN)
+    now = {"a": into, "b": into}
+    assert windows(rest) == [[(i, now.get(k, k)) for i, k in w] for w in windows(undisturbed)]
+    assert rest.intake.counts == undisturbed.intake.counts
+    rows = json.loads(state)["classes"]
+    assert list(rest.intake.classes[: len(rows)]) == rows  # each keeps its row, whatever it is called
+    fresh = rest.intake.classes[len(rows) :]
+    assert len(set(fresh)) == len(fresh)
+    assert set(fresh).isdisjoint(rows)
+
+
+@many
+@given(log=logs(), stop=st.integers(1, 6))
+def test_what_was_foretold_of_both_adds_up(log: Log, stop: int) -> None:
+    for state in drive(log, rules=BETWEEN, restart_at=stop).states:
+        before, after = (_forecasts(one) for one in (state, merged(state, "ab", "z")))
+        for one, two in zip(before, after, strict=True):
+            assert (one is None) == (two is None)
+            if one is not None and two is not None:
+                both = [one[k] for k in "ab" if k in one]
+                rest = {k: p for k, p in one.items() if k not in "ab"}
+                assert two == rest | ({"z": sum(both)} if both else {})
 
 
 def _forecasts(state: bytes) -> list[dict[str, float] | None]:
@@ -279,4 +335,123 @@ def test_a_row_that_does_more_under_the_name_of_a_renaming_is_refused(make: Make
     ):
         with pytest.raises(LedgerCorrupt):
             world.ledger.commit(fence, spoilt, Circumstance(at_ms=0, host="", code_version=""))
+    assert world.ledger.head("main") == head
+
+
+def three() -> World:
+    return World(mails(words=WORDS | SPORT))
+
+
+def test_the_row_of_a_merger_keeps_tensors_rows_and_positions_and_says_of_whom() -> None:
+    world = three()
+    head = world.go(upto(3))
+    row = merge(world, "linux", "sport", "talk")
+    assert row is not None
+    assert (row.kind, row.parent, row.index) == ("relabelled", head.sha, head.index)
+    assert row.labels == tuple({"linux": "talk", "sport": "talk"}.get(k, k) for k in head.labels)
+    for name in ("posterior", "spans", "counts", "settings"):
+        assert getattr(row, name) == getattr(head, name)
+    said = {"merged": ["linux", "sport"], "to": "talk", "by": "ada@host", "at_ms": 9, "reason": "clearer"}
+    assert row.report == said
+    last = world.go()
+    assert set(last.labels) == {"talk", "money"}
+    assert last.labels[: len(head.labels)] == row.labels
+    assert last.report["classes"].keys() == {"talk", "money"}
+    assert last.report["accuracy"] > 0.9
+    assert all(Counts(**one.counts).balance() == 0 for one in world.ledger.history("main"))
+    assert set(json.loads(world.blobs.get(last.stream_state))["renamed"].items()) == {
+        ("linux", "talk"),
+        ("sport", "talk"),
+    }
+
+
+def test_a_merged_class_may_be_renamed_and_merged_again_and_keeps_all_its_rows() -> None:
+    world = three()
+    world.go(upto(3))
+    assert merge(world, "linux", "sport", "linux") is not None
+    assert merge(world, "linux", "sport", "linux") is None  # they are that already
+    world.go(upto(1))
+    row = rename(world, "linux", "sport")  # a former name of its own
+    assert row is not None
+    assert sorted(row.labels) == ["money", "sport", "sport"]
+    row = merge(world, "money", "sport", "all")
+    assert row is not None
+    assert row.labels == ("all",) * 3
+    last = world.go()
+    assert last.labels == ("all",) * 3
+    assert last.report["classes"].keys() == {"all"}
+    names = names_along(world.ledger.history("main"))
+    assert json.loads(world.blobs.get(last.stream_state))["renamed"] == dict(names.present)
+    assert {names.of(k) for k in ("linux", "money", "sport", "all")} == {"all"}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_dying_anywhere_the_same_call_ends_in_one_merger(step: str) -> None:
+    world, whole = three(), three()
+    for one in (world, whole):
+        one.go(upto(3))
+    merge(whole, "linux", "sport", "talk")
+
+    def crash(reached: str) -> None:
+        if reached == step:
+            raise Died
+
+    with pytest.raises(Died):
+        merge(world, "linux", "sport", "talk", crash)
+    world.crash = lambda _: None
+    merge(world, "linux", "sport", "talk")
+    assert world.shas() == whole.shas()
+    world.go()
+    whole.go()
+    assert world.shas() == whole.shas()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "into", "said"),
+    [
+        ("nobody", "linux", "x", "has no class 'nobody'; it has: "),
+        ("linux", "nobody", "linux", "has no class 'nobody'; it has: "),
+        ("linux", "linux", "x", "'linux' is one class; name the two"),
+        ("linux", "sport", "money", "'money' is a class already; .*two at a time"),
+        ("linux", "sport", "", "cannot be a label"),
+        ("linux", "sport", "cash", "'cash' is a former name of 'money'"),
+    ],
+)
+def test_a_merger_that_cannot_be_is_refused_in_words(one: str, other: str, into: str, said: str) -> None:
+    world = three()
+    world.go(upto(2))
+    rename(world, "money", "cash")
+    rename(world, "cash", "money")
+    rows = world.shas()
+    with pytest.raises(CannotRename, match=said):
+        merge(world, one, other, into)
+    assert world.shas() == rows
+
+
+def test_a_row_that_merges_what_it_does_not_say_is_refused() -> None:
+    world = three()
+    head = world.go(upto(3))
+    assert len(head.labels) == len(once(head.labels)) == 3
+    fence = world.ledger.acquire("main", owner="o", ttl_s=60, takeover=True)
+    one, two, third = head.labels
+    child = replace(
+        head, seq=head.seq + 1, kind="relabelled", parent=head.sha, plan=None, spans_before=head.spans
+    )
+    for labels, said in [
+        ((one, one, third), None),
+        (("x", "x", third), None),
+        ((one, one, third), [one, third]),
+        ((third, third, third), [one, two]),
+        (("x", "x", "x"), [one, two]),
+        (("x", two, third), [one, two]),
+        (("x", "y", third), [one, two]),
+        ((one, two, third), [one, two]),
+    ]:
+        report = {} if said is None else {MERGED: said}
+        with pytest.raises(LedgerCorrupt, match="label map"):
+            world.ledger.commit(
+                fence,
+                replace(child, labels=labels, report=report),
+                Circumstance(at_ms=0, host="", code_version=""),
+            )
     assert world.ledger.head("main") == head

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from posterior.snapshot import NAMES, Decision, Snapshot
+from posterior.snapshot import MERGED, NAMES, Circumstance, Decision, LedgerCorrupt, Snapshot
 from posterior.tensors import from_bytes
 from stream.intake import at_index
 from stream.plan import Counts
 from stream.source import SourceLost
 from tests.trainers.test_branching import Died, branches, upto
-from tests.trainers.test_relabelling import rename
-from tests.trainers.world import World, mails
+from tests.trainers.test_relabelling import merge, rename
+from tests.trainers.world import SPORT, WORDS, World, mails
 from trainers.branching import (
     AGAIN,
     DECISION,
@@ -254,6 +254,55 @@ def test_a_class_that_was_renamed_keeps_its_new_name_when_learning_goes_back_pas
         json.loads(each.blobs.get(each.ledger.history("main")[-1].stream_state)) for each in (world, once)
     ]
     assert states[0]["renamed"] == states[1]["renamed"]
+
+
+def test_classes_that_were_merged_stay_one_when_learning_goes_back_past_that() -> None:
+    world, once = (World(mails(words=WORDS | SPORT)) for _ in range(2))
+    for each in (world, once):
+        each.go(upto(3))
+        merge(each, "linux", "sport", "talk")
+        each.go(upto(1))
+    ask(world, world.ledger.history("main")[1])
+    for each in (world, once):
+        each.go()
+    assert_counted_once(world)
+    again, plain = (each.ledger.history("main") for each in (world, once))
+    (branch,) = branches(world)
+    assert branch.report[NAMES] == {"linux": "talk", "sport": "talk"}
+    assert branch.report[MERGED] == ["talk"]
+    assert sorted(branch.labels) == ["money", "talk", "talk"]
+    assert (again[-1].labels, again[-1].counts) == (plain[-1].labels, plain[-1].counts)
+    assert members(world, in_force(again, again[-1])) == members(once, list(plain))
+
+
+def test_going_on_from_a_champion_of_before_a_merger_it_is_asked_under_one_name() -> None:
+    world = World(mails(words=WORDS | SPORT))
+    world.go(upto(2))
+    champion = world.ledger.history("main")[1]
+    merge(world, "linux", "sport", "talk")
+    world.go(upto(1))
+    ask(world, champion, "champion")
+    head = world.go(upto(2))
+    (branch,) = branches(world)
+    assert sorted(known(branch)) == sorted(branch.labels) == ["money", "talk", "talk"]
+    assert head.report["foretold"] > 0
+    assert head.report["classes"].keys() == {"money", "talk"}
+
+
+def test_a_row_that_goes_back_and_merges_what_nobody_merged_is_refused() -> None:
+    world = World(mails())
+    world.go(upto(3))
+    history = world.ledger.history("main")
+    row = rewound_to(history[1], history[-1], history, "a decision")
+    one, two = row.labels
+    fence = world.ledger.acquire("main", owner="o", ttl_s=60, takeover=True)
+    for more in ({}, {MERGED: [one]}, {MERGED: [two]}):
+        clash = replace(row, labels=(two, two), report={**row.report, NAMES: {one: two}, **more})
+        if more == {MERGED: [two]}:
+            world.ledger.commit(fence, clash, Circumstance(at_ms=0, host="", code_version=""))
+            continue
+        with pytest.raises(LedgerCorrupt, match="its labels are other ones"):
+            world.ledger.commit(fence, clash, Circumstance(at_ms=0, host="", code_version=""))
 
 
 def test_going_on_from_a_champion_of_before_a_renaming_its_classes_bear_the_names_of_today() -> None:

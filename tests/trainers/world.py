@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from connectors.blobs import MemoryBlobs
@@ -41,15 +41,24 @@ RULES = Rules(
 )
 
 
-def mails(count: int = 150, *, seed: int = 0, swap_from: int | None = None) -> MemoryLog:
+WORDS = {"linux": "kernel patch boots", "money": "cash offer now"}
+SPORT = {"sport": "late goal match"}
+
+
+def mails(
+    count: int = 150,
+    *,
+    seed: int = 0,
+    swap_from: int | None = None,
+    words: Mapping[str, str] = WORDS,
+) -> MemoryLog:
     """Return a log of mails with labels that come late, or never."""
     rng = random.Random(seed)
     log = MemoryLog([(EVENTS, p) for p in range(3)] + [(LABELS, p) for p in range(2)])
     told: list[tuple[int, str, str]] = []
     for i in range(count):
-        kind = rng.choice(["linux", "money"])
-        words = {"linux": "kernel patch boots", "money": "cash offer now"}[kind]
-        body = {"id": f"m{i}", "text": f"{words} {rng.choice('xyz')}", "time": 1000 + 10 * i}
+        kind = rng.choice(list(words))
+        body = {"id": f"m{i}", "text": f"{words[kind]} {rng.choice('xyz')}", "time": 1000 + 10 * i}
         log.append((EVENTS, rng.randrange(3)), json.dumps(body).encode())
         if rng.random() > 0.03:
             label = kind if swap_from is None or i < swap_from else {"linux": "money", "money": "linux"}[kind]
