@@ -27,7 +27,7 @@ from trainers.branching import OF
 from trainers.gates import Evidence, holds, judge
 from trainers.guards import Smoke
 from trainers.line import beyond, in_force, sha_before
-from trainers.showing import class_counts, reliability
+from trainers.showing import class_counts, reliability, without
 from trainers.wager import Paired, Wager
 
 GATE: Final = "gate"
@@ -131,6 +131,7 @@ class Gatekeeper:
             since=partial(self._since, child),
             turned=self._turned(child, heard(log)),
         )
+        case = replace(case, showing=without(case.showing, self.asker.names.present))
         reopened, unheard = case.reopened, self._passed_over(log, window)
         posed = [
             (place, m, m.forecast)

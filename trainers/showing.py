@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from posterior.calibration import ReliabilityBin
@@ -75,6 +75,14 @@ def shown(showing: Showing, told: Sequence[Answered], *, enough: int, enough_of_
         kept = _kept(newest, enough_of_a_class, lambda row: row[0])
         classes[label] = Seen(labels=before.labels + came[label], newest=kept)
     return Showing(windows=_kept(windows, enough, _count), classes=classes)
+
+
+def without(showing: Showing, former: Container[str]) -> Showing:
+    """Return what is known of the classes that still bear their name.
+
+    No event comes under a former one any more: what was missed there could never be made good.
+    """
+    return replace(showing, classes={k: seen for k, seen in showing.classes.items() if k not in former})
 
 
 def reliability(showing: Showing) -> tuple[ReliabilityBin, ...]:

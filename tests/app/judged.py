@@ -22,6 +22,7 @@ from stream.intake import IntakeRules
 from stream.labels import Horizons
 from stream.plan import Member
 from stream.record import Position
+from stream.relabelling import AS_THEY_CAME, Names
 from tests.connectors.chain_builder import Writer, a_chain, learned
 from trainers.bounds import Bounds
 from trainers.branching import OF
@@ -108,9 +109,9 @@ class Court:
         ledger = ledger or MemoryLedger(blobs)
         return cls(ledger, blobs, Writer.on_new_chain(ledger, blobs))
 
-    def gate(self, bounds: Bounds | None = None) -> Gatekeeper:
-        """Return a gatekeeper that knows nothing but the ledger."""
-        asker = Asker(blobs=self.blobs, updater=self.oracle, rules=rules(a_chain()))
+    def gate(self, bounds: Bounds | None = None, names: Names = AS_THEY_CAME) -> Gatekeeper:
+        """Return a gatekeeper that knows nothing but the ledger, and what classes are called."""
+        asker = Asker(blobs=self.blobs, updater=self.oracle, rules=rules(a_chain()), names=names)
         return Gatekeeper(ledger=self.ledger, asker=asker, bounds=bounds or self.bounds, pi_new=0.01)
 
     def learn(self, p: float, *, count: int | None = None) -> tuple[Snapshot, tuple[Member, ...]]:

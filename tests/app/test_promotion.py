@@ -16,11 +16,12 @@ from connectors.blobs import open_blobs
 from connectors.decision_log import champion
 from connectors.ledger import open_ledger
 from posterior.snapshot import Decision, Ledger, LedgerCorrupt, Snapshot
-from priorflow.case import heard
+from priorflow.case import CASE, heard
 from priorflow.promotion import MOST_EVENTS
 from priorflow.unheard import MOST_WINDOWS, catch_up
 from stream.plan import Member
-from tests.app.judged import BOUNDS, Court, member
+from stream.relabelling import Names
+from tests.app.judged import BOUNDS, Court, forecast, member
 from trainers.bounds import Bounds
 from trainers.guards import Latency, Smoke
 
@@ -66,6 +67,30 @@ def test_evidence_grows_over_windows_although_each_makes_a_new_candidate(court: 
     assert [w["events"] for w in wagers] == [40 * i for i in range(1, again + 1)]
     assert all(w["incumbent"] == lines[0].snapshot for w in wagers)
     assert lines[again].previous == lines[0].snapshot
+
+
+def test_what_was_missed_of_a_class_under_a_former_name_bars_nobody(court: Court) -> None:
+    """None of its events comes any more, so it could not be made good; the new name is judged by its own."""
+    strict = replace(BOUNDS, min_recall=0.5)
+    for _ in range(3):
+        refused = court.step(0.05, gate=court.gate(strict))
+    assert refused is not None
+    assert gates(refused)["recall"] == "fail"
+    names = Names({"bill": "invoice", "ham": "mail"})
+    for _ in range(3):
+        row, members = court.learn(0.9)
+        told = [
+            replace(
+                m,
+                label=names.of(m.label),
+                forecast={names.of(k): p for k, p in forecast(m.label, 0.9).items()},
+            )
+            for m in members
+        ]
+        line = court.gate(strict, names).consider(row, told, at_ms=1)
+    assert line is not None
+    assert gates(line)["recall"] == "pass"
+    assert line.evidence[CASE]["showing"]["classes"].keys() == {"invoice", "mail"}
 
 
 def test_a_worse_policy_is_refused_and_the_champion_stays(court: Court) -> None:
