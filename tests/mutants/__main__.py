@@ -29,6 +29,7 @@ import torch
 import transformers
 
 from tests.mutants.answers import ANSWERS
+from tests.mutants.classes import CLASSES
 from tests.mutants.core import CORE
 from tests.mutants.doors import DOORS
 from tests.mutants.families import FAMILIES
@@ -169,7 +170,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    everything = (*CORE, *FAMILIES, *PANELS, *GENERATIVE, *ANSWERS, *GATES, *SHADOWS, *DOORS)
+    everything = (*CORE, *FAMILIES, *PANELS, *GENERATIVE, *CLASSES, *ANSWERS, *GATES, *SHADOWS, *DOORS)
     table = [m for m in everything if asked.only in f"{m.about} {m.file} {m.name}"]
     caught = survived = 0
     try:

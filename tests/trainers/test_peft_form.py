@@ -389,3 +389,10 @@ def test_where_all_tasks_have_the_same_weights_none_is_named(model: AdaptedModel
     for named, new in (("north", False), (None, True)):
         with pytest.raises(NotSingle, match="the same weights for all tasks"):
             whose(Point(), state, named=named, new=new)
+
+
+def test_a_merged_class_is_named_once_for_each_of_its_rows(model: AdaptedModel, tmp_path: Path) -> None:
+    draw = Learned(model, FamilySpec(name="point")).drawn(None)
+    folder = written(tmp_path, model, draw, labels=("talk", "talk"))
+    assert json.loads((folder / FACTS).read_text())["head"]["labels"] == ["talk", "talk"]
+    assert torch.equal(load_file(folder / "head.safetensors")["rows"], draw[HEAD][0, :, :-1])
