@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from posterior.panel import NEW
@@ -28,6 +28,14 @@ class Asker:
     rules: Rules
     names: Names = AS_THEY_CAME
     """What classes are called now: labels are told under these, and an older snapshot knows older ones."""
+
+    def today(self, events: Sequence[Member]) -> list[Member]:
+        """Return events under what classes are called now: they may have been learned under older names."""
+        return [self._today(member) for member in events] if self.names else list(events)
+
+    def _today(self, member: Member) -> Member:
+        said = None if member.forecast is None else self.names.told(member.forecast)
+        return replace(member, label=self.names.of(member.label), forecast=said)
 
     def forecasts(self, snapshot: Snapshot, events: Sequence[Member]) -> list[Forecast]:
         """Return what a snapshot says of events, with the draws it would have been asked with."""

@@ -65,6 +65,7 @@ class Gatekeeper:
         candidate = self.candidate(child)
         if candidate is None:
             return None
+        members = self.asker.today(members)
         for _ in range(_TRIES):
             log = self.ledger.decisions(self.chain)
             if heard(log) >= child.index:
@@ -103,6 +104,7 @@ class Gatekeeper:
         """Judge any snapshot by itself on events that are given; no case is opened or gone on with."""
         log = self.ledger.decisions(self.chain)
         champion = self._champion(log)
+        events = self.asker.today(events)
         told = self.asker.forecasts(candidate, events)
         posed = [(place, m, own) for place, (m, own) in enumerate(zip(events, told, strict=True))]
         wager = None

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, final
 
-from stream.plan import canonical_json
+from stream.plan import Forecast, canonical_json
 from stream.record import Label, Record
 
 RENAMED: Final = "renamed"
@@ -42,6 +42,10 @@ class Names:
         """Return the names once `old` is called `new`; a class may get a former name back."""
         onward = {name: new if at == old else at for name, at in self.present.items()} | {old: new}
         return Names({name: at for name, at in sorted(onward.items()) if name != at})
+
+    def told(self, forecast: Forecast) -> dict[str, float]:
+        """Return a forecast under present names; of classes that became one it adds up."""
+        return _summed((self.of(label), p) for label, p in forecast.items())
 
     def named(self, record: Record) -> Record:
         """Return a label's record under the present name; any other as it is."""

@@ -12,6 +12,7 @@ _MERGING = "tests/trainers/test_merging.py::"
 _NAMES = "tests/trainers/test_relabelling.py::"
 _BACK = "tests/trainers/test_relearning.py::"
 _ASKED = "tests/app/test_labels.py::"
+_JUDGED = "tests/app/test_promotion.py::"
 
 CLASSES: Final[tuple[Mutant, ...]] = (
     *bugs(
@@ -141,7 +142,13 @@ CLASSES: Final[tuple[Mutant, ...]] = (
             "what was missed under a former name is never made good",
             "without(case.showing, self.asker.names.present)",
             "without(case.showing, ())",
-            "tests/app/test_promotion.py::test_what_was_missed_of_a_class_under_a_former_name_bars_nobody",
+            _JUDGED + "test_what_was_missed_of_a_class_under_a_former_name_bars_nobody",
+        ),
+        (
+            "a window that is heard late is judged under the names it was learned under",
+            "        members = self.asker.today(members)\n",
+            "",
+            _JUDGED + "test_what_was_missed_of_a_class_under_a_former_name_bars_nobody",
         ),
     ),
 )
