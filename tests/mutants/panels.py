@@ -97,8 +97,8 @@ PANELS: Final[tuple[Mutant, ...]] = (
         ),
         (
             "the first view is taken for the last",
-            "mean=evidence.mean[:, -own:]",
-            "mean=evidence.mean[:, :own]",
+            "mean=evidence.mean[:, -width:]",
+            "mean=evidence.mean[:, :width]",
             _PANEL + "test_the_last_view_alone_is_a_head_on_that_view",
         ),
         (
