@@ -1,6 +1,7 @@
 """`priorflow score`: every event of the topic is answered on another one, exactly once.
 
 take events ──> decode ──> the champion answers ──> answers, dead letters and positions in one transaction
+                  └─ without what was erased
 
 Who reads answers with `read_committed` sees one for each record, whatever dies. Processes of one chain form a
 group and share the partitions. A record that cannot be read goes to the dead-letter topic, as `run` does with
@@ -13,7 +14,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Final, final
@@ -28,6 +29,7 @@ from priorflow.batches import STAGE, Outcome, Pace, TooSlow, asked_of, outcomes
 from priorflow.cluster import client
 from priorflow.config import Settings
 from priorflow.console import Console
+from priorflow.passing_over import PassingOver
 from priorflow.rules import codec_rules
 from priorflow.run import SOURCE_NAME
 from priorflow.serving.comparing import Heard
@@ -39,6 +41,7 @@ from priorflow.serving.wire import answered
 from priorflow.shadow_topic import ShadowTopic
 from priorflow.tenure import stop_signals
 from stream.breaker import Breaker, BreakerRules
+from stream.erasure import LeftOut
 from stream.plan import Setaside
 from stream.record import Event, Refusal
 from trainers.answer import Answer
@@ -65,9 +68,10 @@ def score(settings: Settings, console: Console, *, until_end: bool = False, cras
         following(settings, console, most=_AT_ONCE, patience_s=_ANSWER_S) as (desk, _),
         shadowing(settings, console, beside.add, grace_s=_LAST_S) as shadow,
         stop_signals() as stop,
+        closing(PassingOver(settings, console)) as over,
         closing(KafkaExchange(client(settings), rules_of(settings), crash=crash)) as exchange,
     ):
-        scorer = _Scorer(settings, console, desk, shadow, exchange)
+        scorer = _Scorer(settings, console, desk, shadow, exchange, over.now)
         scorer.go(stop, until_end=until_end)
     console.say(f"{scorer.count} events answered", event="scored", answers=scorer.count)
     return scorer.count
@@ -86,13 +90,14 @@ def rules_of(settings: Settings) -> ExchangeRules:
 @final
 @dataclass
 class _Scorer:
-    """Goes from batch to batch."""
+    """Goes from batch to batch; `gone` says what to pass over, None while that is not known."""
 
     settings: Settings
     console: Console
     desk: Desk
     shadow: Shadow | None
     exchange: KafkaExchange
+    gone: Callable[[], LeftOut | None]
     count: int = 0
 
     def __post_init__(self) -> None:
@@ -104,17 +109,18 @@ class _Scorer:
         self._decode = decoder(codec_rules(self.settings))
 
     def go(self, stop: threading.Event, *, until_end: bool) -> None:
-        """Answer until stopped, or until the end; while there is no champion, nothing is taken."""
+        """Answer until stopped, or until the end; nothing is taken while champion or erasures are unknown."""
         while not stop.is_set():
-            if self.desk.version is None:
+            gone = self.gone()
+            if self.desk.version is None or gone is None:
                 stop.wait(self.settings.serve.poll / 1000)
-            elif self._batch() == 0 and until_end and self.exchange.at_end():
+            elif self._batch(gone) == 0 and until_end and self.exchange.at_end():
                 return
 
-    def _batch(self) -> int | None:
+    def _batch(self, gone: LeftOut) -> int | None:
         """Answer what there is; return how many records that were, None if they have to come again."""
         taken = self.exchange.take(timeout_ms=_POLL_MS, max_records=self._pace.at_once)
-        records, begun = [self._decode(raw) for raw in taken], time.monotonic()
+        records, begun = [gone.emptied(self._decode(raw)) for raw in taken], time.monotonic()
         try:
             done = list(outcomes(records, self.desk, within_s=_ANSWER_S))
         except TooSlow:

@@ -148,7 +148,7 @@ def run(parts: Parts, rules: Rules, fence: Fence) -> Snapshot:
 
 def _forgetful(parts: Parts) -> Parts:
     """Return parts that keep no more of what was erased than its place: the log may still hold it."""
-    gone = LeftOut(_forgotten_of(parts.ledger, {topic for topic, _ in parts.source.partitions()}))
+    gone = LeftOut(forgotten_of(parts.ledger, {topic for topic, _ in parts.source.partitions()}))
 
     def left(raw: RawRecord) -> RawRecord:
         record = parts.decode(raw)
@@ -188,7 +188,7 @@ def begin_chain(parts: Parts, rules: Rules, fence: Fence) -> Snapshot:
     What was erased from another chain of the same topics is not learned by this one either.
     """
     partitions = parts.source.partitions()
-    gone = _forgotten_of(parts.ledger, {topic for topic, _ in partitions})
+    gone = forgotten_of(parts.ledger, {topic for topic, _ in partitions})
     intake = Intake(rules.intake, partitions, left_out=LeftOut(gone))
     outcome = parts.updater.carry_out(_order(rules, {}, (), (), 0))
     root = Snapshot(
@@ -211,7 +211,7 @@ def begin_chain(parts: Parts, rules: Rules, fence: Fence) -> Snapshot:
     return root
 
 
-def _forgotten_of(ledger: Ledger, topics: AbstractSet[str]) -> frozenset[str]:
+def forgotten_of(ledger: Ledger, topics: AbstractSet[str]) -> frozenset[str]:
     """Return the events that any chain which read one of these topics has forgotten."""
     gone: set[str] = set()
     for chain in ledger.chains():

@@ -9,6 +9,7 @@ from tests.mutants.mutant import Mutant, bugs
 _BATCHES = "tests/app/test_batches.py::"
 _COMPARING = "tests/app/serving/test_comparing.py::"
 _SHADOW = "tests/app/serving/test_shadow.py::"
+_SCORER = "tests/app/test_scorer.py"
 _CHAMPIONS = "tests/app/serving/test_champions.py::"
 _SCHEMA = "tests/connectors/test_ledger_schema.py::"
 
@@ -189,8 +190,19 @@ SHADOWS: Final[tuple[Mutant, ...]] = (
             "a shadow sees what was undone",
             "                raise\n            return False\n",
             "                raise\n            self._told(done)\n            return False\n",
-            "tests/app/test_scorer.py",
+            _SCORER,
         ),
+        (
+            "what was erased is answered while the log holds it",
+            "gone.emptied(self._decode(raw))",
+            "self._decode(raw)",
+            _SCORER,
+        ),
+    ),
+    *bugs(
+        "passing over",
+        "priorflow/passing_over.py",
+        ("what is erased later is not heard of", " or counted != self._counted:", ":", _SCORER),
     ),
     *bugs(
         "ledger_engine",
