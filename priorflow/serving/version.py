@@ -47,11 +47,15 @@ def answer_spec(settings: Settings) -> AnswerSpec:
 
 
 def rule_of(settings: Settings, history: Sequence[Snapshot], snapshot: Snapshot) -> Abstention | None:
-    """Return when to withhold answers, by the forecasts of the last windows in force up to this one."""
+    """Return when to withhold answers, by the forecasts of the last windows in force up to this one.
+
+    Without a history that is always: one window is no substitute for `serve.risk_windows`.
+    """
     serve = settings.serve
     if serve.risk is None:
         return None
-    told = [row.report[CONFIDENCES] for row in in_force(history, snapshot) if row.report.get(CONFIDENCES)]
+    line = in_force(history, snapshot) if history else ()
+    told = [row.report[CONFIDENCES] for row in line if row.report.get(CONFIDENCES)]
     return abstention(told[-serve.risk_windows :], risk=serve.risk, alpha=serve.risk_alpha)
 
 

@@ -87,6 +87,16 @@ def test_answers_are_withheld_by_windows_in_force_wherever_they_are_given(settin
         assert abandoned.events == 30  # up to where it stood
 
 
+def test_where_no_history_can_be_asked_every_answer_is_withheld(settings: Settings) -> None:
+    """Also by a snapshot whose own window would do for a threshold."""
+    with gone_back(settings) as (_, rows):
+        sure = replace(rows[-1], report={**rows[-1].report, "confidences": [[99, 1000, 1000]]})
+    alone = rule_of(settings, (), sure)
+    assert alone is not None
+    assert (alone.at, alone.events) == (None, 0)
+    assert alone.abstains(1.0)
+
+
 def test_the_page_shows_windows_in_force(settings: Settings) -> None:
     with gone_back(settings) as (_, rows):
         found = look(settings, ask_kafka=False)
