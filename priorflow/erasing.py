@@ -183,16 +183,16 @@ def _demo_emptied(settings: Settings, request: Request, *, write: bool) -> int:
         stay = [m for m in members if m["event_id"] not in request.ids]
         count += len(members) - len(stay)
         if write and len(stay) < len(members):
-            _write(path, json.dumps(stay))
+            _write(path, json.dumps(stay).encode())
     for stray in folder.glob("*.tmp") if write else ():  # half a window, left by a demo that was killed
         stray.unlink()
     return count
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, data: bytes) -> None:
     temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with temporary.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

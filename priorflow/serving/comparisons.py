@@ -41,22 +41,25 @@ class Comparisons:
             os.close(descriptor)
 
 
-def forget(folder: Path, events: Collection[str], write: Callable[[Path, str], None] | None) -> int:
+def forget(folder: Path, events: Collection[str], write: Callable[[Path, bytes], None] | None) -> int:
     """Take the lines of these events out of a folder's files, and what cannot be read; return how many.
 
     A line that a server writes just then may be lost: it is a sample. None for `write` only looks.
     """
     count = 0
     for file in (folder / NAME, folder / BEFORE):
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True) if file.is_file() else []
+        # As bytes: a torn line may end inside a letter, and text has more ends of lines than we write.
+        lines = file.read_bytes().splitlines(keepends=True) if file.is_file() else []
         stay = [line for line in lines if _event(line) not in {None, *events}]
         count += len(lines) - len(stay)
         if write is not None and len(stay) < len(lines):
-            write(file, "".join(stay))
+            write(file, b"".join(stay))
+    for stray in folder.glob("shadow*.tmp") if write is not None else ():  # left by one that was killed here
+        stray.unlink()
     return count
 
 
-def _event(line: str) -> str | None:
+def _event(line: bytes) -> str | None:
     try:
         return event_of(json.loads(line)["prediction_id"])
     except (ValueError, KeyError, TypeError):

@@ -293,6 +293,27 @@ def test_what_a_server_wrote_down_of_a_shadow_goes_too(here: Path) -> None:
     assert not erase(settings_here(here), request).anything
 
 
+def test_what_a_dead_server_left_of_a_shadow_goes_and_nobody_else_s_line_does(here: Path) -> None:
+    """A line may end inside a letter, and a class be called what others take for the end of a line."""
+    folder = here / "home" / "serving" / "main"
+    folder.mkdir(parents=True)
+    theirs, others = (
+        json.dumps(
+            {"prediction_id": prediction_id(event, "a" * 64), "label": "na\u2028\x85\u00efve"},
+            ensure_ascii=False,
+        ).encode()
+        for event in (LEARNED, "other")
+    )
+    torn = theirs[: theirs.index("\u00ef".encode()) + 1]
+    (folder / "shadow.jsonl").write_bytes(others + b"\n" + theirs + b"\n" + torn)
+    (folder / "shadow.tmp").write_bytes(theirs)
+    (folder / "shadow.before.tmp").write_bytes(torn)
+    request = Request(ids=(LEARNED,), chain="main")
+    assert look(settings_here(here), request).compared == 2
+    assert erase(settings_here(here), request).compared == 2
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == {"shadow.jsonl": others + b"\n"}
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
