@@ -17,7 +17,7 @@ from connectors.crash import Crash, live
 from connectors.decision_log import champion, fallback, last_hash
 from posterior.snapshot import IN_CHARGE, Action, Blobs, Decision, Ledger, LedgerError, Snapshot
 from priorflow.case import newest_candidate
-from trainers.branching import CONTINUE
+from trainers.branching import CONTINUE, asked_for
 
 ContinueFrom = Literal["head", "champion", "relearn"]
 GATES: Final = "gates"
@@ -68,7 +68,10 @@ class Bench:
         return self._decide(log, "promote", wanted, evidence)
 
     def roll_back(self, sha: str | None, *, reason: str | None, continue_from: ContinueFrom) -> Decision:
-        """Put a former champion in charge again: the one before the present if none is named."""
+        """Put a former champion in charge again: the one before the present if none is named.
+
+        The present one only to say what learning goes on from, or that it stays at the head after all.
+        """
         log = self.ledger.decisions(self.chain)
         target = sha if sha is not None else fallback(log)
         if target is None:
@@ -78,7 +81,8 @@ class Bench:
         if wanted.sha not in {line.snapshot for line in log if line.action in IN_CHARGE}:
             msg = f"{wanted.sha} was never champion; `priorflow promote` it, with --force and a reason"
             raise NotAllowed(msg)
-        if wanted.sha == champion(log) and continue_from == "head":
+        stays = continue_from == "head" and asked_for(log, self.ledger.history(self.chain)) is None
+        if wanted.sha == champion(log) and stays:
             msg = f"{wanted.sha} is champion already"
             raise NotAllowed(msg)
         return self._decide(log, "rollback", wanted, {"reason": reason, CONTINUE: continue_from})

@@ -90,8 +90,8 @@ def branch_of(head: Snapshot, champion: Snapshot, history: Sequence[Snapshot], d
     if head.labels[: len(labels)] != labels:
         msg = (
             f"chain {head.chain}: cannot go on from {champion.sha[:12]} at the head: it knows the classes "
-            f"{list(labels)}, and those of the head begin otherwise: {list(head.labels)}. Roll back to it "
-            "with --relearn"
+            f"{list(labels)}, and those of the head begin otherwise: {list(head.labels)}. `priorflow "
+            f"rollback --to {champion.sha[:12]} --relearn` goes back to it"
         )
         raise CannotGoBack(msg)
     skipped = [s.index for s in between(history, champion, head) if s.kind == "learned"]
@@ -111,8 +111,8 @@ def rewound_to(champion: Snapshot, head: Snapshot, history: Sequence[Snapshot], 
     if labels is None:
         msg = (
             f"chain {head.chain}: cannot go back to {champion.sha[:12]}: by what was renamed since, two of "
-            f"its classes would have one name: {list(map(names.of, champion.labels))}. Roll back with "
-            "--continue-from head"
+            f"its classes would have one name: {list(map(names.of, champion.labels))}. `priorflow rollback "
+            f"--to {champion.sha[:12]} --continue-from head` has learning go on as it is"
         )
         raise CannotGoBack(msg)
     closed = [s.index for s in between(history, champion, head) if s.kind in {"learned", "quarantined"}]

@@ -163,8 +163,9 @@ def _reaches(parts: Parts, rules: Rules, row: Snapshot) -> None:
         resume(parts, rules, row)
     except SourceLost as lost:
         msg = (
-            f"cannot learn again from {row.sha[:12]}: {lost}. Roll back without --relearn; where learning "
-            "had gone back over that row, with --continue-from head"
+            f"cannot learn again from {row.sha[:12]}: {lost}. `priorflow rollback --to {row.sha[:12]} "
+            "--continue-from head` has learning go on as it is; `--continue-from champion` has it go on from "
+            "that belief, unless it went back over that"
         )
         raise SourceLost(msg) from lost
 

@@ -30,6 +30,8 @@ from priorflow.exit_codes import ExitCode
 from priorflow.opening import registry
 from tests.app.judged import Court
 from tests.connectors.chain_builder import Writer, progress
+from trainers.branching import DECISION, asked_for
+from trainers.line import on_top
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -132,6 +134,24 @@ def test_a_rollback_goes_to_who_was_champion_and_to_nobody_else(court: Court) ->
     line = roll_back(court, reason="complaints")
     assert (line.action, line.snapshot, line.previous) == ("rollback", rows[0].sha, rows[1].sha)
     assert line.evidence == {"reason": "complaints", "continue_from": "head"}
+
+
+@pytest.mark.parametrize("onward", ["champion", "relearn"])
+def test_what_learning_was_to_go_on_from_can_be_taken_back_until_it_does(court: Court, onward: str) -> None:
+    """Else a run that cannot go back would stop there for ever: the champion itself may well stay."""
+    first, second = (court.learn(p)[0] for p in (0.8, 0.9))
+    for row in (first, second):
+        promote(court, row.sha, force=True, reason="to see")
+    roll_back(court, continue_from=onward)
+    line = roll_back(court, first.sha)
+    assert (line.snapshot, line.previous, line.evidence["continue_from"]) == (first.sha, second.sha, "head")
+    assert asked_for(court.log(), ()) is None
+    with pytest.raises(NotAllowed, match="champion already"):
+        roll_back(court, first.sha)
+    asked = roll_back(court, first.sha, continue_from=onward)
+    court.writer.commit(on_top(court.writer.head, "branch", report={DECISION: asked.hash}))
+    with pytest.raises(NotAllowed, match="champion already"):
+        roll_back(court, first.sha)
 
 
 def test_only_a_belief_of_this_chain_that_verifies(court: Court) -> None:

@@ -287,6 +287,12 @@ _BY_HAND = bugs(
         _DECIDING + "test_a_rollback_goes_to_who_was_champion_and_to_nobody_else",
     ),
     (
+        "what cannot be gone back to cannot be taken back",
+        " and asked_for(log, self.ledger.history(self.chain)) is None",
+        "",
+        _DECIDING + "test_what_learning_was_to_go_on_from_can_be_taken_back_until_it_does",
+    ),
+    (
         "another chain's belief",
         'if snapshot.chain != self.chain or snapshot.kind != "learned":',
         'if snapshot.kind != "learned":',

@@ -191,7 +191,7 @@ def test_a_log_that_no_longer_reaches_so_far_commits_nothing_and_says_what_to_do
     before, partition = world.shas(), next(iter(world.log.lanes))
     first = next(s.low for s in champion.spans if (s.topic, s.partition) == partition)
     world.log.first[partition] = first + 1
-    with pytest.raises(SourceLost, match="Roll back without --relearn"):
+    with pytest.raises(SourceLost, match=f"rollback --to {champion.sha[:12]} --continue-from head"):
         world.go()
     assert world.shas() == before
     ask(world, champion, "champion")
@@ -322,13 +322,14 @@ def test_a_champion_whose_classes_are_not_those_of_the_head_is_refused_in_words(
     world.go(upto(3))
     history = world.ledger.history("main")
     head = replace(history[-1], labels=history[-1].labels[::-1])
-    with pytest.raises(
-        CannotGoBack, match=r"those of the head begin otherwise.*Roll back to it with --relearn"
-    ):
+    to = f"rollback --to {history[1].sha[:12]}"
+    with pytest.raises(CannotGoBack, match=rf"those of the head begin otherwise.*{to} --relearn"):
         branch_of(head, history[1], history, "a decision")
     one, two = history[1].labels
     clash = [*history, relabelled_row(history[-1], "state", {OLD: one, NEW: two})]
-    with pytest.raises(CannotGoBack, match="two of its classes would have one name"):
+    with pytest.raises(
+        CannotGoBack, match=rf"two of its classes would have one name.*{to} --continue-from head"
+    ):
         rewound_to(history[1], clash[-1], clash, "a decision")
 
 
