@@ -14,6 +14,7 @@ from connectors.kafka_jars import fetch_jars
 from connectors.kafka_topics import TopicFacts, topic_facts
 from priorflow.config import Settings
 from priorflow.console import Console, Progress
+from priorflow.secret import NoSecret
 from stream.source import SourceError, SourceUnavailable
 
 _SILENT: Final = logging.NullHandler()
@@ -73,10 +74,10 @@ def facts(settings: Settings, *, patience_ms: int = 15_000) -> dict[str, TopicFa
 
 
 def ends_if_reachable(settings: Settings) -> dict[tuple[str, int], int] | None:
-    """Return the end of every partition, or None where the log cannot be asked just now."""
+    """Return the end of every partition, or None where the log cannot be asked: just now, or from here."""
     try:
         told = facts(settings, patience_ms=GLANCE_MS)
-    except SourceError:
+    except (SourceError, NoSecret):
         return None
     return {
         (topic.name, partition): offset for topic in told.values() for partition, offset in topic.next.items()

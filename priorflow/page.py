@@ -297,7 +297,7 @@ def tiles(found: Look, answering: str | None) -> list[Tile]:
         (
             "Lag",
             f"{sum(lags):,}" if lags else "unknown",
-            "records not read yet" if lags else "Kafka is silent",
+            "records not read yet" if lags else "Kafka cannot be asked",
         ),
         ("Pending", f"{counts['pending']:,}", "records that wait for their other half"),
         ("Dead letters", f"{counts['dead_lettered']:,}", "set aside whole, not lost"),

@@ -86,6 +86,17 @@ def test_a_place_without_a_ledger_or_a_snapshot_has_a_page_too(tmp_path: Path) -
     assert "no snapshot yet" in unescape(page_html(None, answering=None, trouble=None, looked_ms=0))
 
 
+def test_it_is_there_where_the_password_for_kafka_is_not(settings: Settings, tmp_path: Path) -> None:
+    """It is read from the ledger: only how far the log is ahead is unknown then."""
+    kafka = {"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_username": "reader"}
+    kafka |= {"bootstrap": "127.0.0.1:1", "sasl_password_file": tmp_path / "not mounted here"}
+    elsewhere = settings.model_copy(update={"kafka": settings.kafka.model_copy(update=kafka)})
+    seen = look(elsewhere)
+    assert seen is not None
+    assert {row["lag"] for row in seen.place["positions"]} == {None}
+    assert "unknown" in page_html(seen, answering=None, trouble=None, looked_ms=0)
+
+
 def test_reliability_adds_up_what_windows_counted() -> None:
     one = replace(snapshot(1), report={"confidences": [[50, 2, 1], [99, 1, 1]]})
     two = replace(snapshot(2), report={"confidences": [[52, 2, 2], [100, 1, 1]]})
