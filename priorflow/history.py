@@ -10,7 +10,7 @@ from priorflow.deciding import GATES
 from priorflow.opening import MLFLOW
 from priorflow.quantities import format_instant
 from priorflow.story_ledger import reasons
-from trainers.branching import AGAIN, CONTINUE, DECISION, RELEARN, SKIPPED
+from trainers.branching import AGAIN, CONTINUE, DECISION, RELEARN, SKIPPED, goes_back
 
 _CONTINUES: Final = {"champion": "continues from it", RELEARN: "goes back to it"}
 
@@ -50,7 +50,7 @@ def onward(line: Decision, history: Sequence[Snapshot]) -> str:
     """Say which windows' evidence a belief that goes on from an older one does without, or reads again."""
     row = next((s for s in history if s.report.get(DECISION) == line.hash), None)
     if row is None:
-        return ", as soon as it runs" if line.evidence[CONTINUE] == RELEARN else ", at the next window"
+        return ", as soon as it runs" if goes_back(line, history) else ", at the next window"
     without, again = (row.report.get(name, ()) for name in (SKIPPED, AGAIN))
     if again:
         return f", and reads window {', '.join(map(str, again))} again"

@@ -68,13 +68,8 @@ def row_for(
     blobs: Blobs,
     erasures: Sequence[Erasure],
 ) -> Snapshot:
-    """Return the row that carries a decision out: a function of the ledger and its blobs alone.
-
-    The head's positions are those of a champion in force only. They may lie before what another one has
-    learned, which would then be learned twice: from such a one, learning goes on at its own positions.
-    """
-    stays = line.evidence[CONTINUE] != RELEARN and champion.sha in {r.sha for r in in_force(history, head)}
-    if stays:
+    """Return the row that carries a decision out: a function of the ledger and its blobs alone."""
+    if not goes_back(line, history):
         row, content = branch_of(head, champion, history, line.hash), state_behind(blobs, erasures, head)
     else:
         row = rewound_to(champion, head, history, line.hash)
@@ -131,6 +126,16 @@ def rewound_to(champion: Snapshot, head: Snapshot, history: Sequence[Snapshot], 
     )
 
 
+def goes_back(line: Decision, history: Sequence[Snapshot]) -> bool:
+    """Tell whether a decision has learning go on at its champion's positions, not at those of the last row.
+
+    If it asks for that, and for a champion that is not in force whatever it asks for: the head's positions
+    may lie before what that one has learned, which would then be learned twice.
+    """
+    standing = {row.sha for head in history[-1:] for row in in_force(history, head)}
+    return line.evidence[CONTINUE] == RELEARN or line.snapshot not in standing
+
+
 def asked_for(log: Sequence[Decision], history: Sequence[Snapshot]) -> Decision | None:
     """Return the decision that learning go on from elsewhere, if it is in force and not carried out."""
     line = next((one for one in reversed(log) if one.action in IN_CHARGE), None)
@@ -161,8 +166,12 @@ class Branching:
         if lines == self._looked:
             return False
         self._looked = lines
-        line = asked_for(self.ledger.decisions(self.fence.chain), ())
-        return line is not None and line.evidence[CONTINUE] == RELEARN
+        log = self.ledger.decisions(self.fence.chain)
+        if asked_for(log, ()) is None:  # spare the history
+            return False
+        history = self.ledger.history(self.fence.chain)
+        line = asked_for(log, history)
+        return line is not None and goes_back(line, history)
 
     def after(self, head: Snapshot) -> Snapshot | None:
         """Commit a branch if one is asked for, and return it; None as a rule.

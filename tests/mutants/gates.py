@@ -317,8 +317,8 @@ _BACK = bugs(
     "trainers/branching.py",
     (
         "an abandoned champion is gone on from at the head's positions",
-        "line.evidence[CONTINUE] != RELEARN and champion.sha in {r.sha for r in in_force(history, head)}",
-        "line.evidence[CONTINUE] != RELEARN",
+        "line.evidence[CONTINUE] == RELEARN or line.snapshot not in standing",
+        "line.evidence[CONTINUE] == RELEARN",
         _RELEARNING + "test_going_on_from_a_champion_that_was_gone_back_over_learns_no_label_twice",
     ),
     (

@@ -154,6 +154,21 @@ def test_it_waits_for_no_window_and_is_done_once() -> None:
     assert_counted_once(world)
 
 
+def test_to_one_that_was_gone_back_over_learning_goes_back_without_a_window_too() -> None:
+    """Whatever was asked for: nothing is closed by what it reads again, so there is nothing to wait for."""
+    world, first, _ = begun()
+    third = world.ledger.history("main")[3]
+    world.go()
+    ask(world, third, "champion")
+    world.go()
+    _, branch = branches(world)
+    assert (branch.report[OF], branch.report[SKIPPED]) == (third.sha, [])
+    assert_counted_once(world)
+    ask(world, first, "champion")  # in force: it goes on at the head's positions, as the next window comes
+    world.go()
+    assert len(branches(world)) == 2
+
+
 def test_one_who_thinks_better_of_it_in_time() -> None:
     world, champion, _ = begun()
     ask(world, champion, "head")
