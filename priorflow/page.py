@@ -138,7 +138,7 @@ def lineage(history: Sequence[Snapshot], rows: Sequence[WindowRow]) -> tuple[Win
 
 
 def _turn(row: Snapshot) -> Turn | None:
-    if row.kind != "branch" or OF not in row.report:
+    if row.kind != "branch" or SKIPPED not in row.report:
         return None
     return Turn(
         sha=row.sha,

@@ -78,7 +78,10 @@ class Gatekeeper:
         raise LogMoved(msg)
 
     def candidate(self, child: Snapshot) -> Snapshot | None:
-        """Return the snapshot whose belief foretold a window; None if that was the bare prior."""
+        """Return the snapshot whose belief foretold a window; None if that was the bare prior.
+
+        None too if a derived chain began with that belief: the snapshot is another chain's.
+        """
         row = child
         while row.parent is not None:
             found = self.ledger.snapshot(row.parent)
@@ -86,7 +89,8 @@ class Gatekeeper:
                 return None
             row = found[0]
             if row.kind == "branch":
-                found = self.ledger.snapshot(row.report.get(OF, row.sha))
+                of = row.report.get(OF)
+                found = None if of is None else self.ledger.snapshot(of)
                 return None if found is None or found[0].kind == "root" else found[0]
             if row.kind == "learned":
                 return row

@@ -29,7 +29,6 @@ from priorflow.replay import copy_floors, rules_for
 from priorflow.run import circumstance, execute
 from stream.erasure import LeftOut, Stretch, left_out_of, named, without
 from stream.relabelling import AS_THEY_CAME, renamed
-from trainers.branching import OF
 from trainers.erasing import lineage, trace
 from trainers.line import in_force, kept, renamings, state_behind
 from trainers.window import Updater
@@ -179,14 +178,11 @@ def _first_row(ledger: SqlLedger, blobs: Blobs, wanted: Wanted, fork: Fork) -> S
     names = AS_THEY_CAME
     for old, new in fork.renamed:  # what was renamed since bears its new name from the start
         content, names = renamed(content, old, new), names.then(old, new)
-    # A belief that knows no class is the bare prior, which no gate is to judge.
-    bare = {} if shared.labels else {OF: fork.line[0].sha}
     report = {
         LEFT_OUT: fork.out.dump(),
         "by": whoever(),
         "at_ms": time.time_ns() // 1_000_000,
         **kept(shared, shared.posterior),
-        **bare,
     }
     row = replace(
         shared,

@@ -22,6 +22,7 @@ from priorflow.unheard import MOST_WINDOWS, catch_up
 from stream.plan import Member
 from stream.relabelling import Names
 from tests.app.judged import BOUNDS, Court, forecast, member
+from tests.connectors.chain_builder import CIRCUMSTANCE, OWNER, Writer, a_chain
 from trainers.bounds import Bounds
 from trainers.guards import Latency, Smoke
 
@@ -54,6 +55,20 @@ def test_an_unsound_first_candidate_does_not(court: Court) -> None:
         court.step(p)
     assert court.actions() == ["refuse", "refuse"]
     assert champion(court.log()) is None
+
+
+def test_what_a_derived_chain_began_with_is_no_candidate(court: Court) -> None:
+    """It is a row of that chain which no command could name: `promote` and `rollback` want a learned one."""
+    shared, _ = court.learn(0.9)
+    court.ledger.create(replace(a_chain("clean"), origin=shared.sha))
+    fence = court.ledger.acquire("clean", owner=OWNER, ttl_s=60)
+    told = {"seq": 0, "kind": "branch", "parent": shared.sha, "plan": None, "spans_before": shared.spans}
+    first = replace(shared, chain="clean", report={}, **told)
+    court.ledger.commit(fence, first, CIRCUMSTANCE)
+    court.writer = Writer(court.ledger, court.blobs, fence, first)
+    second, third = (court.learn(p)[0] for p in (0.9, 0.9))
+    assert court.gate().candidate(second) is None
+    assert court.gate().candidate(third) == second
 
 
 def test_evidence_grows_over_windows_although_each_makes_a_new_candidate(court: Court) -> None:

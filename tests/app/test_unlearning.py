@@ -15,7 +15,9 @@ from priorflow.cli import call
 from priorflow.config import Settings, load
 from priorflow.console import Silent
 from priorflow.exit_codes import ExitCode
+from priorflow.page import look
 from priorflow.run import execute
+from priorflow.story import WindowRow
 from priorflow.unlearning import CannotUnlearn, Wanted, _place, parse_stretch, unlearn
 from stream.erasure import Stretch
 from stream.record import RawRecord
@@ -169,6 +171,10 @@ def test_of_a_chain_that_went_back_what_is_in_force_is_derived(
     assert [one.window for one in before] == [1, 2, 3]
     assert [one.window for one in after] == [1, 4, 5]
     assert [one.left_out for one in after] == [one.left_out for one in before] == [1, 0, 0]
+    begun_anew = settings.model_copy(update={"chain": settings.chain.model_copy(update={"name": "before"})})
+    seen = look(begun_anew, ask_kafka=False)  # its first row is a branch that did without nothing of its own
+    assert seen is not None
+    assert [one.index for one in seen.lineage if isinstance(one, WindowRow)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -169,6 +169,12 @@ _JUDGED = bugs(
         _PROMOTION + "test_the_first_sound_candidate_becomes_champion",
     ),
     (
+        "what a derived chain began with is judged",
+        "of = row.report.get(OF)",
+        "of = row.report.get(OF, row.sha)",
+        _PROMOTION + "test_what_a_derived_chain_began_with_is_no_candidate",
+    ),
+    (
         "policy and champion change places",
         "pairs = self._pairs(window, events, [own for _, _, own in asked], rival)",
         "pairs = self._pairs(window, events, rival, [own for _, _, own in asked])",
