@@ -35,7 +35,7 @@ def status(
             at.console().say(f"chain {name} has no snapshot yet", event="status", chain=name)
             return
         told = settings.decisions.webhook is not None
-        value = standing(ledger, name, history[-1], ends_if_reachable(settings), webhook=told)
+        value = standing(ledger, name, history, ends_if_reachable(settings), webhook=told)
     at.console().show(value, event="status")
 
 

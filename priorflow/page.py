@@ -92,7 +92,7 @@ def look(settings: Settings, *, ask_kafka: bool = True) -> Look | None:
             return None if number is None else int(number)
 
         told = settings.decisions.webhook is not None
-        place = standing(ledger, name, history[-1], ends, webhook=told)
+        place = standing(ledger, name, history, ends, webhook=told)
         line = in_force(history, history[-1])
         shown = _newest(line)
         log = ledger.decisions(name)

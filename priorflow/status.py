@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from connectors.admission import WINDOWED
 from connectors.decision_log import champion, previous
 from connectors.herald import heard
 from posterior.folding import once
@@ -12,6 +13,7 @@ from posterior.snapshot import Ledger, Snapshot
 from priorflow.masking import without_passwords
 from priorflow.opening import MLFLOW
 from priorflow.quantities import format_instant
+from trainers.line import in_force
 
 _BACKLOG: Final = 1_000  # more than this is told as this many
 
@@ -19,12 +21,15 @@ Ends = Mapping[tuple[str, int], int]  # (topic, partition) -> offset after the l
 
 
 def standing(
-    ledger: Ledger, chain: str, head: Snapshot, ends: Ends | None, *, webhook: bool = False
+    ledger: Ledger, chain: str, history: Sequence[Snapshot], ends: Ends | None, *, webhook: bool = False
 ) -> dict[str, Any]:
     """Return one chain's state as JSON values; lag is None where the log cannot be asked.
 
+    `history` holds its rows, at least one. Windows are those in force, with what a derived chain shares.
     `webhook`: whether somebody is to hear of decisions; how far that receiver is stands in the ledger.
     """
+    head, shared = history[-1], history[0].index
+    windowed = [row for row in in_force(history, head) if row.kind in WINDOWED]
     found = ledger.snapshot(head.sha)
     plan = ledger.open_plan(chain)
     waiting = ledger.backlog(MLFLOW, limit=_BACKLOG)
@@ -34,7 +39,7 @@ def standing(
         "chain": chain,
         "head": head.sha,
         "kind": head.kind,
-        "windows": head.index,
+        "windows": shared + len(windowed),
         "committed": None if found is None else format_instant(found[1].at_ms),
         "classes": list(once(head.labels)),
         "counts": dict(head.counts),

@@ -102,6 +102,7 @@ def test_the_page_shows_windows_in_force(settings: Settings) -> None:
         found = look(settings, ask_kafka=False)
     assert found is not None
     assert found.story is not None
+    assert found.place["windows"] == 2
     assert [window.index for window in found.story.windows] == [1, 4]
     assert sum(one.count for one in found.story.reliability["priorflow"]) == 20
     (turn,) = [one for one in found.lineage if isinstance(one, Turn)]

@@ -175,6 +175,7 @@ def test_of_a_chain_that_went_back_what_is_in_force_is_derived(
     seen = look(begun_anew, ask_kafka=False)  # its first row is a branch that did without nothing of its own
     assert seen is not None
     assert [one.index for one in seen.lineage if isinstance(one, WindowRow)] == [1, 2, 3]
+    assert seen.place["windows"] == 3
 
 
 @pytest.mark.parametrize("step", STEPS)
