@@ -12,6 +12,7 @@ import urllib.request
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -88,7 +89,11 @@ def test_a_place_without_a_ledger_or_a_snapshot_has_a_page_too(tmp_path: Path) -
 
 def test_it_is_there_where_the_password_for_kafka_is_not(settings: Settings, tmp_path: Path) -> None:
     """It is read from the ledger: only how far the log is ahead is unknown then."""
-    kafka = {"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_username": "reader"}
+    kafka: dict[str, Any] = {
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "PLAIN",
+        "sasl_username": "reader",
+    }
     kafka |= {"bootstrap": "127.0.0.1:1", "sasl_password_file": tmp_path / "not mounted here"}
     elsewhere = settings.model_copy(update={"kafka": settings.kafka.model_copy(update=kafka)})
     seen = look(elsewhere)

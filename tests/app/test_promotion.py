@@ -62,7 +62,13 @@ def test_what_a_derived_chain_began_with_is_no_candidate(court: Court) -> None:
     shared, _ = court.learn(0.9)
     court.ledger.create(replace(a_chain("clean"), origin=shared.sha))
     fence = court.ledger.acquire("clean", owner=OWNER, ttl_s=60)
-    told = {"seq": 0, "kind": "branch", "parent": shared.sha, "plan": None, "spans_before": shared.spans}
+    told: dict[str, Any] = {
+        "seq": 0,
+        "kind": "branch",
+        "parent": shared.sha,
+        "plan": None,
+        "spans_before": shared.spans,
+    }
     first = replace(shared, chain="clean", report={}, **told)
     court.ledger.commit(fence, first, CIRCUMSTANCE)
     court.writer = Writer(court.ledger, court.blobs, fence, first)
