@@ -26,7 +26,8 @@ IN_CHARGE: Final[tuple[Action, ...]] = ("promote", "rollback")
 REWOUND: Final = "rewound_to"
 """In a branch's report: the sha of the row of its chain whose positions it takes up again."""
 NAMES: Final = "names"
-"""Beside it: what that row's classes have been renamed to since, if any was."""
+"""Beside it: what that row's classes have been renamed to since, if any was. In the first row of a derived
+chain: every renaming before it."""
 MERGED: Final = "merged"
 """In the report of a row that makes classes one: their names, sorted in a branch, as said in `relabelled`."""
 Json = Mapping[str, Any]

@@ -20,7 +20,7 @@ from typing import Final
 from connectors.blobs import open_blobs
 from connectors.crash import Crash, live
 from connectors.ledger import SqlLedger, open_ledger
-from posterior.snapshot import Blobs, LedgerError, Snapshot, forgotten
+from posterior.snapshot import NAMES, Blobs, LedgerError, Snapshot, forgotten
 from priorflow.config import Settings
 from priorflow.console import Console
 from priorflow.deciding import whoever
@@ -28,7 +28,7 @@ from priorflow.parting import WINDOWED, Change, changes
 from priorflow.replay import copy_floors, rules_for
 from priorflow.run import circumstance, execute
 from stream.erasure import LeftOut, Stretch, left_out_of, named, without
-from stream.relabelling import AS_THEY_CAME, renamed
+from stream.relabelling import AS_THEY_CAME, names_of, renamed
 from trainers.erasing import lineage, trace
 from trainers.line import in_force, kept, renamings, state_behind
 from trainers.window import Updater
@@ -178,10 +178,12 @@ def _first_row(ledger: SqlLedger, blobs: Blobs, wanted: Wanted, fork: Fork) -> S
     names = AS_THEY_CAME
     for old, new in fork.renamed:  # what was renamed since bears its new name from the start
         content, names = renamed(content, old, new), names.then(old, new)
+    called = names_of(json.loads(content)).present
     report = {
         LEFT_OUT: fork.out.dump(),
         "by": whoever(),
         "at_ms": time.time_ns() // 1_000_000,
+        **({NAMES: dict(called)} if called else {}),
         **kept(shared, shared.posterior),
     }
     row = replace(

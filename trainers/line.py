@@ -10,7 +10,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from posterior.snapshot import MERGED, REWOUND, Blobs, Erasure, Kind, Snapshot, Span, forgotten, stand_in
+from posterior.snapshot import (
+    MERGED,
+    NAMES,
+    REWOUND,
+    Blobs,
+    Erasure,
+    Kind,
+    Snapshot,
+    Span,
+    forgotten,
+    stand_in,
+)
 from stream.erasure import LeftOut, without
 from stream.relabelling import AS_THEY_CAME, Names
 
@@ -97,9 +108,12 @@ def renamed_by(report: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 def renamings(rows: Sequence[Snapshot]) -> Iterator[tuple[str, str]]:
     """Yield old and new name of each renaming, in order; a merger is one of two classes to one name.
 
-    Going back undoes none: a name is a person's word, not evidence.
+    Going back undoes none: a name is a person's word, not evidence. What was renamed before a derived chain
+    began is told by its first row.
     """
     for row in rows:
+        if row.seq == 0:
+            yield from row.report.get(NAMES, {}).items()
         if row.kind == "relabelled":
             yield from renamed_by(row.report)
 

@@ -153,6 +153,14 @@ def test_what_is_derived_again_bears_the_new_name_from_its_start(
     rows = history(settings_here(here), "clean")
     assert set(rows[0].labels) == set(rows[-1].labels) == {"linux", "spam"}
     assert told(capsys, "snapshots", "verify", "--chain", "clean")[-1]["faults"] == 0
+    former = {row["label"]: row["formerly"] for row in told(capsys, "labels", "list", "--chain", "clean")}
+    assert former == {"linux": [], "spam": ["money"]}
+    assert call(["labels", "rename", "linux", "money", "--chain", "clean"]) == ExitCode.USAGE
+    assert "'money' is a former name of 'spam'" in capsys.readouterr().err
+    told(capsys, "unlearn", "--event-id", "m5", "--chain", "clean", "--into", "cleaner")
+    again = history(settings_here(here), "cleaner")
+    assert again[0].parent == history(settings_here(here))[0].sha  # learned in window 1, before the renaming
+    assert set(again[-1].labels) == {"linux", "spam"}
 
 
 @slow

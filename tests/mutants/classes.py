@@ -97,6 +97,12 @@ CLASSES: Final[tuple[Mutant, ...]] = (
         "merged: line",
         "trainers/line.py",
         (
+            "a derived chain does not know the names it began with",
+            "        if row.seq == 0:\n",
+            "        if row.seq < 0:\n",
+            _ASKED + "test_what_is_derived_again_bears_the_new_name_from_its_start",
+        ),
+        (
             "going back makes classes one that nobody merged",
             "            return None\n        now =",
             "            pass\n        now =",
