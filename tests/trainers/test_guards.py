@@ -16,18 +16,22 @@ from trainers.guards import ClassCount, Latency, Smoke, calibration, latency, mo
 BOUNDS = Bounds(max_p99_ms=250.0)
 
 
-def answers(off: float, labels: int, *, seed: int) -> list[ReliabilityBin]:
+def answers(off: float, labels: int, *, seed: int, least: float = 0.6) -> list[ReliabilityBin]:
     """Return bins of answers that are `off` too sure: right with probability confidence - off."""
     u: Tensor = torch.rand(2, labels, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    sure = 0.6 + 0.4 * u[0]
+    sure = least + (1 - least) * u[0]
     return reliability(sure, (u[1] < sure - off).double())
 
 
-@pytest.mark.parametrize(("off", "labels"), [(0.0, 100), (0.2, 100), (0.2, 400)])
-def test_chance_alone_rarely_fails_calibration(off: float, labels: int) -> None:
+@pytest.mark.parametrize(
+    ("off", "labels", "least"), [(0.0, 100, 0.6), (0.2, 100, 0.6), (0.2, 400, 0.6), (0.0, 100, 0.0)]
+)
+def test_chance_alone_rarely_fails_calibration(off: float, labels: int, least: float) -> None:
+    """Also where answers fill all bins, and few labels in each make an error of their own."""
     bounds = replace(BOUNDS, max_ece=off, guard_alpha=0.1)
     failed = sum(
-        calibration(bounds, answers(off, labels, seed=seed)).verdict == "fail" for seed in range(300)
+        calibration(bounds, answers(off, labels, seed=seed, least=least)).verdict == "fail"
+        for seed in range(300)
     )
     assert failed / 300 <= 0.1
 
