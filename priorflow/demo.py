@@ -98,6 +98,8 @@ def main(settings: Settings, console: Console) -> Story:
             updater=updater,
             watch=members,
         )
+        if outcome.stopped:  # a story of half a stream would look like one of all of it
+            raise KeyboardInterrupt
         blobs = open_blobs(chosen.blobs_url)
         ledger = stack.enter_context(closing(open_ledger(chosen.ledger_url, blobs)))
         history = ledger.history(CHAIN)

@@ -50,10 +50,11 @@ SOURCE_NAME: Final = "priorflow"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOutcome:
-    """Where a run ended."""
+    """Where a run ended; `stopped`: because somebody asked it to, not at the end of the log."""
 
     head: Snapshot
     published: bool
+    stopped: bool
 
 
 def runtime(settings: Settings) -> dict[str, str | int]:
@@ -238,7 +239,7 @@ def execute(
             console.warn("MLflow is behind; the next run publishes what is left", event="backlog")
         if herald is not None and not herald.flush(ONCE_S):
             console.warn("the webhook is behind; the next run tells what is left", event="backlog")
-        return RunOutcome(head=head, published=published)
+        return RunOutcome(head=head, published=published, stopped=stop.is_set())
 
 
 def machine() -> dict[str, Any]:

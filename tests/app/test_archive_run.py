@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,19 @@ def test_at_every_commit_the_archive_is_as_long_as_the_positions(tmp_path: Path,
     source = f"archive:{archive}"
     verdicts = verify(settings, chain="main", first=None, last=None, source=source, console=Silent())
     assert [same for _, _, same in verdicts] == [True] * 4
+
+
+def test_a_run_that_was_asked_to_stop_says_so_and_the_next_goes_on(tmp_path: Path) -> None:
+    """One signal finishes the window in hand; whoever would tell of a whole stream has to know."""
+    settings = small_settings(tmp_path / "home", archived(small_stream(), tmp_path / "stream"))
+    asked: list[str] = []
+
+    def ask(step: str) -> None:
+        if step == "before-acknowledge" and not asked:
+            asked.append(step)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    first = execute(settings, until_end=True, console=Silent(), crash=ask)
+    assert (first.stopped, first.head.index) == (True, 1)
+    second = execute(settings, until_end=True, console=Silent())
+    assert (second.stopped, second.head.index) == (False, 4)
