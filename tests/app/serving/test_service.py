@@ -192,7 +192,7 @@ def test_a_rule_that_was_kept_is_not_used_for_another_risk(here: Path) -> None:
     (here / "home" / "ledger.db").rename(here / "away.db")
     for risk, said in ((0.1, 0.1), (0.3, 0.3), (None, None)):
         with serving(settings_in(here, **{"serve.risk": risk})) as (_, client):
-            answer = client.post("/predict", json={"text": "cash"}).json()
+            answer = client.post("/predict", json={"text": "win cheap cash offer now"}).json()
             assert answer["risk"] == said
             assert answer["abstain"] is (risk == 0.3)  # for which nothing was ever shown
 
