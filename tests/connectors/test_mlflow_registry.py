@@ -163,7 +163,7 @@ class TestMlflow:
             "parent_version": "2",
             "plan_sha": row.plan,
             "offsets": '{"events[0]":8,"labels[0]":8}',
-            "window_time": "8",
+            "window_time": "1000",
             "settings_sha": row.settings,
             "code_version": "0",
             "model_id": version.tags["model_id"],
