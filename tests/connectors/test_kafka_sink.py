@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from stream.intake import PASSED_LATENESS
 from stream.plan import Setaside
 from stream.record import Position, RawRecord, Refusal
 from stream.source import SourceUnavailable
+from tests.connectors.frost import freeze, thaw
 
 NewTopic = Callable[..., str]
 BAD = Refusal("json", "not JSON: expecting value")
@@ -161,13 +161,13 @@ def test_an_outage_is_told_and_nothing_is_lost(tmp_path: Path, kafka_jars: Path)
         sink = KafkaSink(client, flush_s=2.5)
         sink.send("t", b"before")
         sink.flush()
-        os.kill(running.pid, signal.SIGSTOP)  # frozen: connections stand, nothing answers
+        freeze(running.pid)
         sink.send("t", b"meanwhile")
         with pytest.raises(SourceUnavailable, match=running.bootstrap):
             sink.flush()
         with pytest.raises(SourceUnavailable):
             sink.send("t", b"meanwhile")
-        os.kill(running.pid, signal.SIGCONT)
+        thaw(running.pid)
         sink.send("t", b"meanwhile")
         sink.flush()
         sink.close()

@@ -17,6 +17,7 @@ from connectors.kafka_client import ClusterRefused, KafkaClient, NoSuchTopic, To
 from connectors.kafka_source import KafkaSource, KafkaSourceRules
 from stream.record import Position, RawRecord
 from stream.source import Partition, SourceLost, SourceUnavailable
+from tests.connectors.frost import freeze, thaw
 from tests.kafka_fixtures import USER, Certificates
 
 NewTopic = Callable[..., str]
@@ -358,11 +359,11 @@ def test_an_outage_is_told_and_survived(tmp_path: Path, kafka_jars: Path) -> Non
         source.seek({})
         read = list(source.poll(timeout_ms=10_000, max_records=3))
 
-        os.kill(running.pid, signal.SIGSTOP)  # frozen: connections stand, nothing answers
+        freeze(running.pid)
         now += 10_000
         with pytest.raises(SourceUnavailable, match=running.bootstrap):
             source.poll(timeout_ms=100, max_records=3)  # though kafka-python still has records in hand
-        os.kill(running.pid, signal.SIGCONT)
+        thaw(running.pid)
         read += patiently(source)
         assert [r.value for r in read] == [b"%d" % n for n in range(10)]  # none of them passed over
 
