@@ -33,7 +33,7 @@ from priorflow.garbage import seldom_collected
 from priorflow.rules import codec_rules, intake_rules
 from stream.intake import Intake
 from stream.plan import Closing, Plan, window_seed
-from trainers.loop import plan_row
+from trainers.planning import plan_row
 
 MAILS: Final = 40_000
 PAIRS: Final = 12

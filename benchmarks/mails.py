@@ -36,8 +36,8 @@ from priorflow.learning import model_spec
 from priorflow.run import chain_of, machine, rules_of
 from priorflow.scores import final_accuracy, forgetting, prequential, spread
 from stream.plan import Member
-from trainers.loop import Rules
 from trainers.model import AdaptedModel
+from trainers.parts import Rules
 from trainers.window import FamilySpec, Local, Order, Updater
 
 GRID: Final = (0.1, 0.05, 0.2)  # step sizes, for every method

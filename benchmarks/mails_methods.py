@@ -11,7 +11,7 @@ from typing import Any, Final
 from priorflow.config import Settings
 from priorflow.demo_baselines import Memory, Windows, remembered, sequential
 from stream.plan import Member, labels_after, window_seed
-from trainers.loop import Rules
+from trainers.parts import Rules
 from trainers.window import Order, Updater
 
 REPLAYED: Final = 500

@@ -13,7 +13,8 @@ from posterior.tensors import from_bytes
 from priorflow.scores import best_guess, chance, shared
 from stream.plan import Forecast, Member
 from stream.relabelling import AS_THEY_CAME, Names, told_by_name
-from trainers.loop import Rules, tasks_of
+from trainers.parts import Rules
+from trainers.planning import tasks_of
 from trainers.showing import Answered
 from trainers.window import Order, Updater
 

@@ -26,7 +26,7 @@ from stream.plan import Member
 from trainers.again import members_again
 from trainers.branching import AGAIN, OF, SKIPPED
 from trainers.line import names_along
-from trainers.loop import Parts, Rules, Watcher
+from trainers.parts import Parts, Rules, Watcher
 from trainers.window import Updater
 
 _SAID = {

@@ -52,7 +52,7 @@ from priorflow.story_ledger import verdicts, window_rows
 from priorflow.story_table import method_table, window_table
 from stream.plan import Member
 from stream.record import Position
-from trainers.loop import Rules
+from trainers.parts import Rules
 from trainers.window import Updater
 
 OURS: Final = "priorflow"

@@ -10,7 +10,8 @@ from posterior.family import Tensors
 from priorflow.scores import Prediction, best_guess, spread
 from stream.plan import Forecast, Member, labels_after, window_seed
 from stream.relabelling import told_by_name
-from trainers.loop import Rules, tasks_of
+from trainers.parts import Rules
+from trainers.planning import tasks_of
 from trainers.window import FamilySpec, Order, Updater
 
 Windows = Mapping[int, Sequence[Member]]  # by Snapshot.index

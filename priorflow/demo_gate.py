@@ -19,7 +19,7 @@ from priorflow.promotion import MOST_EVENTS
 from priorflow.run import circumstance
 from priorflow.scores import spread
 from priorflow.story_ledger import reasons
-from trainers.loop import Rules
+from trainers.parts import Rules
 from trainers.window import Updater
 
 PLANTED: Final = "demo-planted"

@@ -12,7 +12,7 @@ from priorflow.scores import Prediction, best_guess, chance, score
 from stream.plan import Member
 from trainers.abstention import CONFIDENCES, tally
 from trainers.language import NATS, TOKENS
-from trainers.loop import Scored
+from trainers.parts import Scored
 
 Judge = Callable[[Sequence[Member]], Scored]
 

@@ -37,7 +37,10 @@ from priorflow.run import (
 from stream.source import Source
 from trainers.again import closing_again
 from trainers.branching import DECISION, row_for
-from trainers.loop import Parts, Rules, derive, plan_of, plan_row, resume
+from trainers.deriving import derive
+from trainers.loop import resume
+from trainers.parts import Parts, Rules
+from trainers.planning import plan_of, plan_row
 from trainers.window import Updater
 
 _STORES: Final = {"events": 4, "orphans": 3}  # where a waiting record's position stands in its row

@@ -41,8 +41,9 @@ from priorflow.tenure import owned, stop_signals
 from stream.plan import Setaside
 from stream.record import RawRecord
 from stream.source import Source
-from trainers.loop import Parts, Rules, Watcher, run
+from trainers.loop import run
 from trainers.model import AdaptedModel
+from trainers.parts import Parts, Rules, Watcher
 from trainers.window import Local, Updater
 
 SOURCE_NAME: Final = "priorflow"

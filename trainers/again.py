@@ -8,7 +8,10 @@ from posterior.snapshot import Snapshot
 from posterior.tensors import from_bytes
 from stream.intake import Intake
 from stream.plan import Closing, Member
-from trainers.loop import Parts, Rules, foretold_of, order_of, plan_of, plan_row, resume
+from trainers.deriving import foretold_of
+from trainers.loop import resume
+from trainers.parts import Parts, Rules
+from trainers.planning import order_of, plan_of, plan_row
 
 
 def closing_again(parts: Parts, rules: Rules, intake: Intake) -> Closing | None:

@@ -27,7 +27,7 @@ from tests.connectors.chain_builder import Writer, a_chain, learned
 from trainers.bounds import Bounds
 from trainers.branching import OF
 from trainers.line import on_top
-from trainers.loop import Rules
+from trainers.parts import Rules
 from trainers.window import FamilySpec, LearnSpec, Order, Outcome
 
 CLASSES = ("bill", "ham")

@@ -12,7 +12,7 @@ from tests.trainers.tally import Tally
 from tests.trainers.world import RULES, World, mails
 from trainers.branching import DECISION, OF, SKIPPED, branch_of
 from trainers.line import KNOWN, kept, known
-from trainers.loop import Rules
+from trainers.parts import Rules
 
 
 class Died(Exception):

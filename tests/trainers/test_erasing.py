@@ -24,7 +24,8 @@ from tests.trainers.world import CODEC, RULES, World, judged, mails
 from trainers.branching import rewound_to
 from trainers.erasing import EVENTS, LEARNED, Eraser, Trace, trace
 from trainers.line import state_behind
-from trainers.loop import Parts, Rules, run
+from trainers.loop import run
+from trainers.parts import Parts, Rules
 
 STEPS = [
     "before-erasure",

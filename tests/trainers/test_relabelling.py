@@ -23,7 +23,7 @@ from tests.stream.logs import RULES as STREAM
 from tests.stream.logs import Log, Run, drive, logs
 from tests.trainers.world import RULES, SPORT, WORDS, World, mails
 from trainers.line import names_along
-from trainers.loop import Rules
+from trainers.parts import Rules
 from trainers.relabelling import CannotRename, Renamer
 
 many = settings(max_examples=150, deadline=None)

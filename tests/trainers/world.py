@@ -20,7 +20,8 @@ from stream.plan import Member, Setaside
 from stream.record import RawRecord
 from stream.window import WindowRules
 from tests.trainers.tally import Tally
-from trainers.loop import Parts, Rules, Scored, run
+from trainers.loop import run
+from trainers.parts import Parts, Rules, Scored
 from trainers.window import FamilySpec, LearnSpec, Updater
 
 EVENTS, LABELS = "mails", "answers"
