@@ -95,10 +95,11 @@ class Bora:
         )
 
     def forget(self, state: Hierarchy, base: Hierarchy, *, beta: float) -> Hierarchy:
-        """Return the power prior of Theta and all tasks jointly, given tau: beta times every site.
+        """Return the power prior of Theta and all tasks jointly: beta times every site.
 
-        Base and state share Theta's prior and differ by the sites alone. tau stays: the next window
-        learns it from what the sites then hold.
+        Base and state share Theta's prior and differ by the sites, and by what was learned of tau, which
+        goes back to its guess by the same power: were it left where it is, belief about tasks nobody has
+        seen would jump where the last of the evidence is forgotten.
         """
         if beta == 1.0:
             return state
@@ -108,6 +109,7 @@ class Bora:
             state,
             precision={k: beta * v for k, v in state.precision.items()},
             shift={k: beta * v for k, v in state.shift.items()},
+            tau={k: v * (base.tau[k] / v) ** (1 - beta) for k, v in state.tau.items()},
         )
 
     def open(self, state: Hierarchy, tasks: Sequence[str]) -> Opened:

@@ -68,7 +68,10 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a family may know of a finished window when it settles; `tasks` are those it held."""
+    """What a family may know of a finished window when it settles; `tasks` are those it held.
+
+    `classes_seen` counts those of which there is evidence in this belief; tokens of a language model count.
+    """
 
     classes_seen: int
     window: int

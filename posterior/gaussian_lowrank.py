@@ -43,6 +43,11 @@ class GaussianLowRank:
     sd_prefix: float = 0.1
     name: str = "gaussian_lowrank"
 
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            msg = f"gaussian_lowrank carries rank={self.rank} directions; it needs one at least"
+            raise ValueError(msg)
+
     @property
     def curved(self) -> bool:
         """Spread comes from curvature."""

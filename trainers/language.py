@@ -137,6 +137,11 @@ class NextTokens:
         mean_tokens = max(1, tokens) / len(ids)
         return NextToken(self.model, self.activations.of(texts), ids, mean_tokens), self.correlation * tokens
 
+    def outcomes(self, members: Sequence[Example], before: Sequence[str]) -> int:
+        """Return the size of the vocabulary: any text tells tokens apart."""
+        del members, before
+        return self.model.out.tokens
+
     @torch.no_grad()
     def _costs(self, texts: Sequence[str], tasks: Sequence[str], draws: Sequence[Sampler]) -> Tensor:
         """Mix over draws per text: one set of weights wrote it all, and earlier tokens tell which."""

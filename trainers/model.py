@@ -251,13 +251,14 @@ class AdaptedModel:
 
     def logits(self, activations: Sequence[Tensor], draw: Draw) -> Tensor:
         """Run the top and the class rows over a batch of activations; returns (batch, classes)."""
-        features = self._features(*self.hidden(activations, draw))
+        features = self.features(activations, draw)
         features = torch.cat([features, torch.ones_like(features[:, :1])], dim=-1)
         head = draw[HEAD]
         return (features.unsqueeze(1) @ head.transpose(1, 2)).squeeze(1)
 
-    def _features(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        pooled = self._pooled(hidden, mask)
+    def features(self, activations: Sequence[Tensor], draw: Draw) -> Tensor:
+        """Return what class rows are asked with, (batch, features)."""
+        pooled = self._pooled(*self.hidden(activations, draw))
         return self.out.features(pooled) if self.spec.objective == "answer" else self._unit(pooled)
 
     def _pooled(self, hidden: Tensor, mask: Tensor) -> Tensor:

@@ -71,6 +71,10 @@ class Panelled:
         """Return the rows' likelihood."""
         return self.rows.evidence(members, labels)
 
+    def outcomes(self, members: Sequence[Example], before: Sequence[str]) -> int:
+        """Return the number of classes seen."""
+        return self.rows.outcomes(members, before)
+
     def after(
         self,
         members: Sequence[Example],

@@ -54,6 +54,13 @@ class Question(Protocol):
         """Return what members are likely under, and N_t: 0 where there is nothing to learn."""
         ...
 
+    def outcomes(self, members: Sequence[Example], before: Sequence[str]) -> int:
+        """Return between how many outcomes the belief can have learned to tell, these members included.
+
+        `before` are the classes of which it had evidence: a label map may name more.
+        """
+        ...
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -109,3 +116,7 @@ class WhichClass:
         texts, classes = self.activations.of([text for text, _ in members]), once(labels)
         targets = [classes.index(label) for _, label in members]
         return Classification(self.model, texts, targets, len(classes), labels), float(len(members))
+
+    def outcomes(self, members: Sequence[Example], before: Sequence[str]) -> int:
+        """Return the number of classes seen."""
+        return len({*before, *(label for _, label in members)})

@@ -187,7 +187,8 @@ def carry_out(model: AdaptedModel, activations: Activations, order: Order, ranks
         tasks=order.tasks_of_members,
         evidence=evidence,
     )
-    settled = family.settle(state, prior, posterior, Facts(len(order.labels), order.window, tasks))
+    facts = Facts(question.outcomes(order.members, order.labels_before), order.window, tasks)
+    settled = family.settle(state, prior, posterior, facts)
     tensors = tensors_of(settled) | _panel_after(question, family, parent, order)
     require_finite(tensors, where=f"posterior of window {order.window}")
     lesson = lesson_of(

@@ -24,7 +24,8 @@ from trainers.activations import Activations
 from trainers.model import AdaptedModel
 
 HOME: Final = ROOT / ".priorflow" / "bench-study"
-_CODE: Final = ("learners.py", "walk.py")  # what decides a run here, beside all of posterior and trainers
+# What decides a run here, beside all of posterior and trainers.
+_CODE: Final = ("ewc.py", "heads.py", "learners.py", "walk.py")
 
 
 @dataclass(frozen=True, slots=True)

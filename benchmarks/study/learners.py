@@ -1,4 +1,4 @@
-"""Who walks: a belief on adapters, the same with replay, a head on frozen features, a bag of words."""
+"""Who walks: a belief on adapters, the same with replay, a bag of words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pickle
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, final
+from typing import Any, final
 
 import torch
 from river.feature_extraction import BagOfWords
@@ -14,16 +14,14 @@ from river.naive_bayes import MultinomialNB
 from torch import Tensor
 
 from benchmarks.study.streams import Example
-from posterior import generative, moments
-from posterior.family import Tensors
-from posterior.panel import CLASS_WORTH, VARIANCE
+from posterior.families import make_family
+from posterior.family import ONE_TASK, Tensors
 from stream.plan import Forecast, window_seed
 from trainers.activations import Activations
+from trainers.evaluate import BATCH, draws_of
 from trainers.model import AdaptedModel
 from trainers.update import InProcess
 from trainers.window import FamilySpec, LearnSpec, Order, Outcome, carry_out
-
-LDA_TEMPERATURES: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +71,14 @@ class Adapted:
         self._tensors, self._labels = outcome.tensors, labels
         self._windows += 1
 
+    def features(self, texts: Sequence[str]) -> Tensor:
+        """Return what the adapted model makes of texts, (n, features), by its mean weights."""
+        family = make_family(self._family.name, self._family.options)
+        (mean,) = draws_of(family, family.restore(self._tensors), tasks=[ONE_TASK], count=0, seed=0)
+        activations = self._frozen.activations.of(texts)
+        batches = (activations[i : i + BATCH] for i in range(0, len(texts), BATCH))
+        return torch.cat([self._frozen.model.features(b, mean([ONE_TASK])) for b in batches])
+
     def carried(self) -> int:
         """Count the tensors' bytes, and the replayed texts'."""
         return bytes_of(self._tensors) + sum(len(e.text.encode()) for e in self._reservoir.held)
@@ -117,64 +123,6 @@ class Reservoir:
                 self.held.append(example)
             elif self._size and (place := self._rng.randrange(self._seen)) < self._size:
                 self.held[place] = example
-
-
-@final
-class StreamingLda:
-    """Linear discriminant analysis on the last layer of the frozen encoder; its state adds up exactly.
-
-    A temperature divides log densities, for features are not independent; it is the one that would have
-    foretold the windows before best.
-    """
-
-    def __init__(self, frozen: Frozen) -> None:
-        """Start without a class."""
-        self._frozen = frozen
-        self._centre: Tensor | None = None
-        self._seen = moments.nothing(frozen.model.dim)
-        self._labels: Labels = ()
-        self._costs = dict.fromkeys(LDA_TEMPERATURES, 0.0)
-
-    def foretell(self, texts: Sequence[str]) -> Sequence[Forecast | None]:
-        """Return p(class) by counts and tempered densities."""
-        if not self._labels or not texts:
-            return [None] * len(texts)
-        best = min(self._costs, key=self._costs.__getitem__)
-        said = self._said(self._features(texts), best).exp()
-        return [dict(zip(self._labels, row, strict=True)) for row in said.tolist()]
-
-    recall = foretell
-
-    def learn(self, window: Sequence[Example]) -> None:
-        """Judge the temperatures by what the window's known classes cost, then count it in."""
-        features = self._features([e.text for e in window])
-        if self._labels:
-            self._judge(features, [e.label for e in window])
-        self._labels = tuple(dict.fromkeys([*self._labels, *(e.label for e in window)]))
-        truth = torch.tensor([self._labels.index(e.label) for e in window])
-        self._centre = features.mean(dim=0) if self._centre is None else self._centre
-        self._seen = moments.combine(self._seen, moments.moments(features, truth))
-
-    def carried(self) -> int:
-        """Count the moments' bytes."""
-        return bytes_of({name: getattr(self._seen, name) for name in self._seen.__dataclass_fields__})
-
-    def _features(self, texts: Sequence[str]) -> Tensor:
-        return self._frozen.activations.sight(texts).views[:, -1].double()
-
-    def _said(self, features: Tensor, temperature: float) -> Tensor:
-        assert self._centre is not None
-        variance = torch.full_like(self._centre, VARIANCE)
-        base = generative.base(self._centre, variance, worth=CLASS_WORTH, freedom=2.0 + len(self._centre))
-        belief = generative.believe(base, self._seen)
-        densities = generative.log_densities(belief, features) / temperature
-        return torch.log_softmax((self._seen.count + 1).log() + densities, dim=-1)
-
-    def _judge(self, features: Tensor, truth: Sequence[str]) -> None:
-        known = [(i, self._labels.index(label)) for i, label in enumerate(truth) if label in self._labels]
-        for temperature in self._costs:
-            said = self._said(features, temperature)
-            self._costs[temperature] -= sum(float(said[i, k]) for i, k in known)
 
 
 @final

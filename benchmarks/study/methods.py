@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from benchmarks import mails_methods as mails
 from benchmarks.mails import RESULT
-from benchmarks.study.learners import Adapted, Frozen, NaiveBayes, StreamingLda
+from benchmarks.study.heads import PROJECTIONS, Counting, Features, FirstWindow, Lda, RanPac
+from benchmarks.study.learners import Adapted, Frozen, NaiveBayes
 from benchmarks.study.walk import Learner
 from priorflow.config import Settings
 from priorflow.learning import family_spec, learn_spec
@@ -21,7 +22,9 @@ from trainers.window import FamilySpec, LearnSpec
 
 PRIORFLOW, LORA, JOINT = "priorflow", "sequential_lora", "joint"
 RETRAINED: Final = (JOINT, "joint_lr_0.1")  # of a stream, the better one is the retraining to beat
-SCALED: Final = "sequential_lora_scaled"  # another reading of sequential_lora's run
+EWC: Final = "online_ewc"
+REPLAY: Final = "lora_replay_500"
+TEMPERED: Final = {f"{name}_scaled": name for name in (LORA, EWC, REPLAY)}  # other readings of these runs
 LAST_ADAPTED: Final = 4  # windows after which the ablation's adapters stand still
 
 AtHand = Callable[[], Frozen]  # made by the first method of a stream that needs it
@@ -48,10 +51,28 @@ def methods(settings: Settings) -> dict[str, Method]:
         _adapted(JOINT, point, _point(learn, lr[mails.JOINT]), together=True),
         _adapted(RETRAINED[1], point, _point(learn, 0.1), together=True),
         _adapted("frozen_panel", point, replace(still, panel=True)),
-        Method(name="frozen_lda", make=lambda frozen, _: StreamingLda(frozen()), said={}, seeded=False),
+        Method(
+            name="frozen_lda",
+            make=lambda frozen, _: Counting(_frozen_features(frozen()), Lda()),
+            said={},
+            seeded=False,
+        ),
         Method(name="naive_bayes", make=lambda *_: NaiveBayes(), said={}, seeded=False),
         _adapted("blob", default, replace(_steps(learn, lr[mails.BLOB]), panel=False)),
-        _adapted("lora_replay_500", point, _point(learn, lr[mails.REPLAY]), replayed=mails.REPLAYED),
+        _adapted(REPLAY, point, _point(learn, lr[mails.REPLAY]), replayed=mails.REPLAYED),
+        _adapted(EWC, FamilySpec(name="benchmarks.study.ewc:Ewc"), _point(learn, lr[mails.LORA])),
+        Method(
+            name="ranpac",
+            make=lambda frozen, seed: Counting(_frozen_features(frozen()), RanPac(seed)),
+            said={"projections": PROJECTIONS},
+        ),
+        Method(
+            name="first_window_lda",
+            make=lambda frozen, seed: FirstWindow(
+                Adapted(frozen(), point, lambda _: _point(learn, lr[mails.LORA]), seed=seed), Lda()
+            ),
+            said={"learn": str(_point(learn, lr[mails.LORA]))},
+        ),
         _adapted("frozen_after_4", default, _steps(learn, lr[mails.OURS]), stops=LAST_ADAPTED),
     )
     return {method.name: method for method in made}
@@ -61,6 +82,10 @@ def step_sizes() -> dict[str, float]:
     """Return the step size that each method of the mail benchmark did best with, by its name there."""
     rows = json.loads(RESULT.read_text(encoding="utf-8"))["methods"]
     return {name: round(row["lr"], 6) for name, row in rows.items() if "lr" in row}
+
+
+def _frozen_features(frozen: Frozen) -> Features:
+    return lambda texts: frozen.activations.sight(texts).views[:, -1]
 
 
 def _steps(learn: LearnSpec, lr: float) -> LearnSpec:

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.study.kept import Run, Shelf
 from benchmarks.study.measures import measures
-from benchmarks.study.methods import JOINT, LORA, PRIORFLOW, SCALED, Method, step_sizes
+from benchmarks.study.methods import JOINT, LORA, PRIORFLOW, TEMPERED, Method, step_sizes
 from benchmarks.study.streams import Stream
 from benchmarks.study.targets import comparisons, control, targets, with_scaled
 from benchmarks.study.walk import Trace
@@ -21,14 +21,12 @@ SEEDS: Final = (1, 2, 3)  # of the whole study
 NOT_BUILT: Final = (
     "LoRA with weight prior and count-based class prior",
     "replay of equal bytes",
-    "online EWC, diagonal and Kronecker",
-    "VCL",
+    "EWC with Kronecker factors",
     "IVON in sequence",
     "a slow prior (CoVON)",
-    "frozen encoder with warm softmax, Laplace head or RanPAC",
-    "first-window adaptation and LDA",
+    "frozen encoder with warm softmax or Laplace head",
     "gaussian_lowrank, bora, bhpeft and monteclora as methods",
-    "temperatures for methods other than sequential LoRA",
+    "temperatures for methods other than LoRA, with and without EWC or replay",
 )
 DRAWN: Final = (PRIORFLOW, LORA, "frozen_panel")
 
@@ -68,7 +66,7 @@ def _row(
     at: tuple[str, str, int], trace: Trace, runs: Mapping[tuple[str, str, int], Run], pi_new: float
 ) -> dict[str, Any]:
     stream, method, seed = at
-    source = runs[stream, LORA if method == SCALED else method, seed]
+    source = runs[stream, TEMPERED.get(method, method), seed]
     found = {
         name: round(value, 5) if isinstance(value, float) else value
         for name, value in measures(trace, pi_new=pi_new).items()
@@ -116,7 +114,7 @@ def how(held: Shelf, known: Sequence[Stream]) -> dict[str, Any]:
         "held out": "texts of each window that nobody learns; answered by the mean weights",
         "cpu_seconds": "process time of foretelling and learning, without the frozen prefix, which all share",
         "new_class_auroc": "p(new) where a method says it, else 1 - its largest probability",
-        "sequential_lora_scaled": "one temperature a window, the best for the windows before it",
+        "scaled": "one temperature a window, the best for the windows before it",
         "intervals": "95 %, paired bootstrap over texts; texts of one thread are not independent",
         "verdict": "with an interval: met or short where all of it is on one side, else open",
     }
@@ -125,11 +123,11 @@ def how(held: Shelf, known: Sequence[Stream]) -> dict[str, Any]:
 def curves(traces: Mapping[tuple[str, str, int], Trace], name: str, pi_new: float) -> dict[str, Any]:
     """Return, window by window, accuracy on all held-out texts so far and what texts cost beforehand."""
     out: dict[str, Any] = {"accuracy": {}, "prequential_nll": {}}
-    for method in (*DRAWN, SCALED, JOINT):
+    for method in (*DRAWN, f"{LORA}_scaled", JOINT):
         trace = traces.get((name, method, 1))
         if trace is None:
             continue
-        if method != SCALED:
+        if method not in TEMPERED:
             out["accuracy"][method] = [round(_mean(row), 4) for row in trace.matrix]
         if trace.told:
             told = [scores.Prediction(t.window, t.label, t.forecast) for t in trace.told]

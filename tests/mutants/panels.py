@@ -153,7 +153,7 @@ PANELS: Final[tuple[Mutant, ...]] = (
         (
             "the last view is as long as the class rows of an answer want it",
             "self._unit(self._pooled(*self.hidden([activation], {})))[0]",
-            "self._features(*self.hidden([activation], {}))[0]",
+            "self.features([activation], {})[0]",
             _LANGUAGE + "test_views_have_the_length_that_a_panel_supposes",
         ),
     ),

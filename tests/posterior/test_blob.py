@@ -82,7 +82,10 @@ def test_with_b_frozen_kl_on_a_is_kl_on_the_adapted_weight() -> None:
         return torch.distributions.MultivariateNormal(into @ mean, into @ torch.diag(sd**2) @ into.T)
 
     on_w = torch.distributions.kl_divergence(over_w(q_mean, q_sd), over_w(p_mean, p_sd))
-    on_a = torch.distributions.kl_divergence(
-        torch.distributions.Normal(q_mean, q_sd), torch.distributions.Normal(p_mean, p_sd)
-    ).sum()
+
+    def state(mean: torch.Tensor, sd: torch.Tensor) -> Diagonal:
+        flags = {"b_frozen": torch.ones((), dtype=torch.int64)}
+        return Diagonal(mean={"q.A": mean}, log_sd={"q.A": sd.log()}, point={"q.B": b}, flags=flags)
+
+    on_a = Blob(b="frozen").kl(state(q_mean, q_sd), state(p_mean, p_sd))
     torch.testing.assert_close(on_w, on_a)

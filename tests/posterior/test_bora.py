@@ -228,6 +228,20 @@ def test_forgetting_is_the_power_prior_of_theta_and_all_tasks(beta: float) -> No
     require_joint(FAMILY.forget(state, start(), beta=beta), oracle("abcd", *weaker), "abcd")
 
 
+def test_what_was_learned_of_tau_is_forgotten_by_the_same_power() -> None:
+    """It ends at the guess, where the base has it: nothing jumps where the last evidence goes."""
+    family = replace(FAMILY, learn_apart=True)
+    base = start(family)
+    state = learn(base, evidence(1, "a", "b", "c", size=60), family)
+    kept = [float(family.forget(state, base, beta=beta).tau["head"]) for beta in (1.0, 0.7, 0.2, 1e-9)]
+    goal = float(base.tau["head"])
+    assert kept[0] != pytest.approx(goal, rel=0.01)
+    assert [abs(t - goal) for t in kept] == sorted((abs(t - goal) for t in kept), reverse=True)
+    assert kept[-1] == pytest.approx(goal)
+    fixed = FAMILY.forget(learn(start(), evidence(1, "a", "b")), start(), beta=0.3)
+    assert torch.equal(fixed.tau["head"], start().tau["head"])
+
+
 def test_forgetting_everything_returns_the_base_without_tasks() -> None:
     base = start()
     assert FAMILY.forget(learn(base, evidence(1, "a")), base, beta=0.0) is base

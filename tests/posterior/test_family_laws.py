@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from posterior.families import FAMILIES
 from posterior.family import Draw, tensors_of
 from posterior.forgetting import BETA_GRID
 from posterior.tensors import from_bytes, to_bytes
@@ -225,6 +226,15 @@ def test_growing_the_head_leaves_old_rows_and_costs_nothing(case: Case) -> None:
     assert torch.equal(new["head"][:, :2], old["head"])
     assert torch.equal(new["head"][:, 2:], first["head"][:, 2:])
     assert torch.equal(new["q.A"], old["q.A"])
+    ones = {k: torch.ones(1, *shape) for k, shape in family.noise(grown).items()}
+    if ones and case.exact != "none":
+        drawn, own = (family.sample(w, ones, case.tasks[:1])["head"] for w in (grown, fresh))
+        torch.testing.assert_close(drawn[:, 2:], own[:, 2:], msg="a new row is as wide as in the base")
+
+
+def test_every_family_there_is_meets_the_laws() -> None:
+    """A family is one line in the table of families; without a case here no law would know of it."""
+    assert {type(make()) for make in FAMILIES.values()} <= {type(case.family) for case in CASES.values()}
 
 
 @each_family

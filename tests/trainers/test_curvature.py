@@ -17,6 +17,7 @@ from posterior.lowrank import Joint
 from tests.posterior.cases import dense_lowrank
 from tests.trainers.listening import Listening
 from tests.trainers.regression import Regression
+from trainers.likelihood import softmax_root
 from trainers.update import InProcess, Likelihood, Schedule, update
 
 N, SD = 600, 1.0
@@ -48,6 +49,65 @@ class Coin:
         f = self._outputs(positions, draw)
         p = torch.sigmoid(f.detach())
         return (f * (p * (1 - p)).sqrt() * signs[:, 0]).sum()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Dice:
+    """Three classes with logits W x, rows of W being those of one slot."""
+
+    x: Tensor
+
+    @property
+    def outputs(self) -> int:
+        """One output per class."""
+        return 3
+
+    def _logits(self, positions: Sequence[int], draw: Draw) -> Tensor:
+        return (draw["head"] @ self.x[list(positions)].unsqueeze(2)).squeeze(2)
+
+    def nll(self, positions: Sequence[int], draw: Draw) -> Tensor:
+        """Return the summed nll of class 0."""
+        return -torch.log_softmax(self._logits(positions, draw), dim=-1)[:, 0].sum()
+
+    def bend(self, positions: Sequence[int], draw: Draw, signs: Tensor) -> Tensor:
+        """Return sum_n f_n . R_n z_n."""
+        logits = self._logits(positions, draw)
+        return (logits * softmax_root(torch.softmax(logits.detach(), dim=-1), signs)).sum()
+
+
+def test_several_classes_are_counted_as_the_generalised_gauss_newton_matrix_has_them() -> None:
+    """By the one random row an example that production takes: along every direction within a tenth.
+
+    In the mean of all directions within a fiftieth, so that no evidence is invented.
+    """
+    rng = torch.Generator().manual_seed(3)
+    x = torch.randn(3000, 3, generator=rng) @ torch.diag(torch.tensor([2.0, 1.0, 0.5]))
+    family = GaussianLowRank(rank=9, sd_head=SD)
+    prior = family.open(family.base((Slot("head", (3, 3), "head"),), seed=1, centres={}), [""])
+    posterior, _ = update(
+        family,
+        prior,
+        Dice(x),
+        examples=len(x),
+        schedule=Schedule(epochs=0),
+        seed=1,
+        window=0,
+        ranks=InProcess(),
+    )
+    counted = dense_lowrank(posterior.state).precision - SD**-2 * torch.eye(9, dtype=torch.float64)
+    wanted = torch.zeros(9, 9, dtype=torch.float64)
+    for _ in range(100):  # draws of the prior for each example
+        w = torch.randn(len(x), 3, 3, generator=rng, dtype=torch.float64) * SD
+        p = torch.softmax((w @ x.double().unsqueeze(2)).squeeze(2), dim=-1)
+        spread = torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)
+        wanted += torch.einsum("nij,nk,nl->ikjl", spread, x.double(), x.double()).reshape(9, 9) / 100
+    values, vectors = torch.linalg.eigh(wanted)
+    stiff = vectors[:, values > 0.01 * values.max()]  # all but the common move of the rows, which is free
+    assert stiff.shape[1] == 6
+    ratio = ((stiff.T @ counted) * stiff.T).sum(dim=1) / ((stiff.T @ wanted) * stiff.T).sum(dim=1)
+    assert float((ratio - 1).abs().max()) < 0.1
+    assert float(counted.trace() / wanted.trace()) == pytest.approx(1, abs=0.02)
 
 
 def learn(likelihood: Likelihood, schedule: Schedule, *, world: int = 1) -> Joint:

@@ -155,8 +155,7 @@ def test_an_answer_begins_as_the_model_s_own(answer: AdaptedModel, whole: LlamaF
 
 def test_a_draw_doubts_an_answer_without_drowning_it(answer: AdaptedModel) -> None:
     """Class rows meet features of a fifth of the length they have elsewhere."""
-    hidden, mask = answer.hidden([answer.activate(t) for t in TEXTS], random_draw(answer, 1))
-    features = answer._features(hidden, mask)
+    features = answer.features([answer.activate(t) for t in TEXTS], random_draw(answer, 1))
     assert 0.12 < float(features.square().mean().sqrt()) < 0.3
 
 

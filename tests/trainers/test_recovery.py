@@ -93,6 +93,21 @@ def test_two_windows_in_turn_are_both_at_once_where_exact(case: Case) -> None:
     require_close(case.dense(second), wanted, slack=1.5)
 
 
+@pytest.mark.parametrize("name", ["blob, B frozen", "bhpeft, ups frozen"])
+def test_a_site_beside_a_frozen_b_is_both_windows_at_once(name: str) -> None:
+    """Its first window begins while B may still move; from then on yesterday's posterior is the prior."""
+    case, site = CASES[name], (Slot("q.A", (2, 2), "down"), Slot("q.B", (3, 2), "up"))
+    one, two = (replace(w, slot="q.A") for w in windows(2, examples=N, features=D, orthogonal=True, seed=5))
+    columns = torch.linalg.qr(torch.randn(3, 2, generator=torch.Generator().manual_seed(1)))[0]
+    base = case.family.base(site, seed=1, centres={"q.B": columns})
+    x, y = torch.cat([one.x, two.x]).double(), torch.cat([one.y, two.y]).double()
+    first = learn(case, base, one, seed=1, schedule=THOROUGH)
+    prior = case.family.forget(first, base, beta=1.0)
+    second = learn(case, prior, two, seed=2, schedule=THOROUGH)
+    assert torch.equal(second.point["q.B"], columns)
+    require_close(case.dense(second), case.best(case.dense(base), x, y), slack=1.5)
+
+
 @each_case
 @pytest.mark.parametrize("world", [2, 3])
 def test_workers_change_rounding_only(case: Case, world: int) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import statistics
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,17 @@ def _costs(data: list[tuple[int, float, float]]) -> tuple[dict[float, torch.Tens
     """Return what beta 1 and beta .5 cost for (class, cost, cost), and the classes."""
     table = torch.tensor([one[1:] for one in data], dtype=torch.float64)
     return {1.0: table[:, 0], 0.5: table[:, 1]}, torch.tensor([one[0] for one in data])
+
+
+def test_b_is_frozen_by_classes_learned_not_by_names_in_the_map(model: AdaptedModel) -> None:
+    """A branch keeps the head's label map beside tensors of a champion that knew fewer classes."""
+    family = FamilySpec(name="blob", options={"b": "frozen"})
+    made = order(0, root(model, family, chain_seed=1), known=False, family=family)
+    (one,) = {label for _, label in made.members[:1]}
+    alone = replace(made, members=tuple(m for m in made.members if m[1] == one))
+    assert len(alone.labels) == 2
+    assert Local(model).carry_out(alone).tensors["flags/b_frozen"] == 0
+    assert Local(model).carry_out(made).tensors["flags/b_frozen"] == 1
 
 
 def test_an_order_without_members_changes_nothing(model: AdaptedModel, local: list[Outcome]) -> None:
