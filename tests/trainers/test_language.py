@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from posterior.blob import Blob
+from posterior.families import FAMILIES
 from posterior.family import ONE_TASK, Tensors
 from posterior.gaussian_lowrank import GaussianLowRank
 from tests.trainers.languages import (
@@ -346,18 +347,39 @@ def test_a_forecast_is_what_the_mixture_says_of_the_whole_text(
         assert found[i].tolist() == pytest.approx([nats, len(ids) - 1], abs=1e-4)
 
 
-def test_tokens_are_foretold_before_they_are_learned_and_better_after(tokens: AdaptedModel) -> None:
-    wide = FamilySpec(name="blob", options={"sd_up": 0.3})
-    start, local = root(tokens, wide, chain_seed=1), Local(tokens)
+WIDE = {"point": {"scale": 0.3}}  # what a family's own steps are to reach the tiny model's weights
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tokens_are_foretold_before_they_are_learned_and_better_after(
+    folder: Path, name: str, dtype: str
+) -> None:
+    model = AdaptedModel(small_spec(folder, objective="tokens", dtype=dtype))
+    wide = FamilySpec(name=name, options=WIDE.get(name, {"sd_up": 0.3}))
+    start, local = root(model, wide, chain_seed=1), Local(model)
     assert all("head" not in name for name in start)
     asked = replace(order(0, ("linux",), (), start), family=wide)
     first = local.carry_out(replace(asked, members=asked.members * 20))
     assert first.columns == ("nats", "tokens")
+    assert {v.dtype for v in first.tensors.values()} <= {torch.float32, torch.float64, torch.int64}
     then = replace(order(1, ("linux",), ("linux",), first.tensors), family=wide)
     second = local.carry_out(then)
     costs = [sum(row[0] for row in outcome.forecasts) for outcome in (first, second)]
     assert costs[1] < 0.8 * costs[0]
-    assert set(second.beta_nll) == {"1.0", "0.999", "0.99", "0.9", "0.5", "0.0"}
+    assert set(second.beta_nll) <= {"1.0", "0.999", "0.99", "0.9", "0.5", "0.0"}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_answers_are_learned_by_every_family(folder: Path, name: str, dtype: str) -> None:
+    model = AdaptedModel(small_spec(folder, objective="answer", dtype=dtype))
+    family = FamilySpec(name=name, options=WIDE.get(name, {"sd_up": 0.3}))
+    start, labels = root(model, family, chain_seed=1), ("spam", "linux")
+    asked = replace(order(0, labels, (), start), family=family)
+    first = Local(model).carry_out(replace(asked, members=asked.members * 20))
+    second = Local(model).carry_out(replace(order(1, labels, labels, first.tensors), family=family))
+    assert all(row[i % 2] > 0.5 for i, row in enumerate(second.forecasts)), "a text always had one label"
 
 
 def test_the_more_a_token_counts_the_further_a_window_moves(tokens: AdaptedModel) -> None:
