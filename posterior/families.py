@@ -13,6 +13,7 @@ from posterior.bhpeft import BhPeft
 from posterior.blob import Blob
 from posterior.bora import Bora
 from posterior.family import Family, Part
+from posterior.gaussian_kron import GaussianKron
 from posterior.gaussian_lowrank import GaussianLowRank
 from posterior.monteclora import MonteClora
 from posterior.point import Point
@@ -21,6 +22,7 @@ FAMILIES: Final[Mapping[str, Callable[..., Family[Any, Any]]]] = {
     "bhpeft": BhPeft,
     "blob": Blob,
     "bora": Bora,
+    "gaussian_kron": GaussianKron,
     "gaussian_lowrank": GaussianLowRank,
     "monteclora": MonteClora,
     "point": Point,

@@ -21,6 +21,7 @@ _BORA = "tests/posterior/test_bora.py::"
 _BHPEFT = "tests/posterior/test_bhpeft.py::"
 _MONTECLORA = "tests/posterior/test_monteclora.py::"
 _VARIATES = "tests/posterior/test_variates.py::"
+_KRON = "tests/posterior/test_kronecker.py::"
 _LOWRANK = "tests/posterior/test_gaussian_lowrank.py::"
 _INFORMATION = "tests/posterior/test_information.py::"
 _SEEN_AGAIN = _BORA + "test_a_task_seen_again_counts_its_first_evidence_once_also_after_tau_changed"
@@ -147,6 +148,59 @@ _SHARES = bugs(
         "for k, v in held.items() if k in slots}",
         "for k, v in held.items()}",
         _INFORMATION + "test_a_site_that_nothing_touched_was_taught_nothing",
+    ),
+)
+
+_KRONS = bugs(
+    "gaussian_kron",
+    "posterior/kronecker.py",
+    (
+        "old evidence counted twice",
+        "before = like.double()",
+        "before = 2 * like.double()",
+        _KRON + "test_both_partial_traces_are_those_of_all_evidence_in_any_windows",
+    ),
+    (
+        "columns are not weighed by what was seen of them",
+        "before.trace() * prior.right[k].double()",
+        "prior.right[k].double()",
+        _KRON + "test_both_partial_traces_are_those_of_all_evidence_in_any_windows",
+    ),
+    (
+        "evidence in weights, not in deviations",
+        "rows[k].double() * torch.exp(prior.log_sd[k].double())",
+        "rows[k].double()",
+        _KRON + "test_evidence_that_is_a_product_is_kept_whole",
+    ),
+    (
+        "log determinants with the wrong sign",
+        "belief.known[slot].log().sum() - prior.known[slot].log().sum()",
+        "prior.known[slot].log().sum() - belief.known[slot].log().sum()",
+        _KL,
+    ),
+    (
+        "moves are charged by the base alone",
+        "(prior.known[slot] * turned_by.square())",
+        "turned_by.square()",
+        _KL,
+    ),
+    ("beta on the mean alone", "{k: beta * v for k, v in state.left.items()}", "state.left", _POWER_PRIOR),
+    ("beta once too often", "kept = beta * known / (1", "kept = beta * beta * known / (1", _POWER_PRIOR),
+    (
+        "draws as narrow as variances",
+        "known[slot].rsqrt().to(standard",
+        "known[slot].reciprocal().to(standard",
+        _COVARIANCE,
+    ),
+    ("draws in a basis", "(q.mT @ standard @ p)", "standard", _RATIOS),
+) + bugs(
+    "gaussian_kron",
+    "posterior/gaussian_kron.py",
+    (
+        "a new class row that is known already",
+        "torch.nn.functional.pad(left, (0, missing, 0, missing))",
+        "torch.nn.functional.pad(left, (0, missing, 0, missing), value=1.0)",
+        _RATIOS,
     ),
 )
 
@@ -437,6 +491,7 @@ _MONTE = (
 FAMILIES: Final[tuple[Mutant, ...]] = (
     *_DIAGONAL,
     *_BLOBS,
+    *_KRONS,
     *_LOWRANKS,
     *_POINTS,
     *_HYBRIDS,

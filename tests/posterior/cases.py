@@ -21,8 +21,10 @@ from posterior.blob import Blob
 from posterior.bora import Bora
 from posterior.family import ONE_TASK, Facts, Family, Slot, Tensors
 from posterior.gaussian import Diagonal
+from posterior.gaussian_kron import GaussianKron
 from posterior.gaussian_lowrank import GaussianLowRank
 from posterior.hierarchy import Hierarchy, known_tasks, site
+from posterior.kronecker import Kronecker
 from posterior.lowrank import LowRank
 from posterior.monteclora import Drawn, MonteClora
 from posterior.point import Point
@@ -132,6 +134,16 @@ def dense_lowrank(state: LowRank) -> Dense:
     rows = [_vector({k: g[i] for k, g in state.factor.items()}) for i in range(state.factor["head"].shape[0])]
     factor = torch.stack(rows) if rows else torch.zeros(0, _vector(state.mean).numel()).double()
     return Dense(_vector(state.mean), torch.diag(torch.exp(-2 * _vector(state.log_sd))) + factor.T @ factor)
+
+
+def dense_kron(state: Kronecker) -> Dense:
+    """Return sd^-2 (I + L (x) R) of each slot, written out."""
+    blocks = []
+    for k in sorted(state.mean):
+        product = torch.kron(state.left[k].double(), state.right[k].double())
+        blocks.append(torch.exp(-2 * state.log_sd[k].double()) * (torch.eye(len(product)).double() + product))
+    whole = torch.block_diag(*blocks)  # type: ignore[no-untyped-call] # torch has no types here
+    return Dense(_vector(state.mean), whole)
 
 
 def dense_hierarchy(state: Hierarchy) -> Dense:
@@ -295,6 +307,7 @@ CASES: dict[str, Case] = {
         family=Blob(flipout=True), dense=dense_diagonal, best=best_diagonal, exact="orthogonal"
     ),
     "bora": Case(family=Bora(), dense=dense_hierarchy, best=best_diagonal, exact="orthogonal", tasks=(TASK,)),
+    "gaussian_kron": Case(family=GaussianKron(), dense=dense_kron, best=exact_posterior, exact="any"),
     "gaussian_lowrank": Case(
         family=GaussianLowRank(rank=8), dense=dense_lowrank, best=exact_posterior, exact="any"
     ),
