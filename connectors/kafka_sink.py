@@ -6,7 +6,7 @@ source position, and readers count it once (`connectors.letters`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, final
 
@@ -14,7 +14,6 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from connectors.kafka_client import (
-    KEPT,
     KafkaClient,
     TopicWish,
     administration,
@@ -34,9 +33,23 @@ _LINGER_MS: Final = 5
 _GRACE_S: Final = 2.0
 
 
+COMPACTED: Final[Mapping[str, str]] = {
+    "cleanup.policy": "compact",
+    "retention.ms": "-1",
+    "segment.ms": "60000",
+    "max.compaction.lag.ms": "3600000",
+    "min.cleanable.dirty.ratio": "0.1",
+}
+"""Each letter has a key of its own and stays for ever, until a tombstone; then it goes within two hours.
+
+Compaction leaves the segment be that is written to, hence short ones; it begins when a tenth of the topic is
+new, and after an hour at the latest.
+"""
+
+
 def roomy(name: str) -> TopicWish:
     """Return the wish for a topic that takes dead letters."""
-    return TopicWish(name=name, configs={**KEPT, "max.message.bytes": str(LARGEST)})
+    return TopicWish(name=name, configs={**COMPACTED, "max.message.bytes": str(LARGEST)})
 
 
 @final

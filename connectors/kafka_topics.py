@@ -27,6 +27,10 @@ class TopicFacts:
     retention_ms: int | None
     retention_bytes: int | None
     compacted: bool
+    roll_ms: int
+    """How far the times of two records lie apart, at most, in a segment; compaction leaves the newest be."""
+    ahead_ms: int | None
+    """How far ahead of the broker's clock a record's time may lie."""
     max_record_bytes: int
 
     @property
@@ -49,6 +53,12 @@ def topic_facts(client: KafkaClient, topics: Sequence[str]) -> dict[str, TopicFa
         first = _offsets(admin, there, OffsetSpec.EARLIEST)
         after = _offsets(admin, there, OffsetSpec.LATEST)
     return {name: _facts(name, configs[name], first[name], after[name]) for name in there}
+
+
+def configure(client: KafkaClient, topic: str, configs: Mapping[str, str]) -> None:
+    """Change a topic's configuration in these points; raises ClusterRefused if we may not."""
+    with administration(client, f"configuring {topic}") as admin:
+        admin.alter_configs([ConfigResource(_KIND.upper(), topic, dict(configs))])
 
 
 def _configs(admin: Any, topics: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
@@ -77,6 +87,8 @@ def _facts(name: str, config: Mapping[str, str], first: Offsets, after: Offsets)
         retention_ms=_limit(config["retention.ms"]),
         retention_bytes=_limit(config["retention.bytes"]),
         compacted="compact" in config["cleanup.policy"],
+        roll_ms=min(int(config["segment.ms"]), int(config["max.compaction.lag.ms"])),
+        ahead_ms=_limit(config.get("message.timestamp.after.max.ms", "-1")),
         max_record_bytes=int(config["max.message.bytes"]),
     )
 

@@ -1,11 +1,18 @@
 """The form of a dead letter: the record as it was, and what we know of it in headers behind its own.
 
-    key, value, headers, timestamp     those of the record, untouched
+    key                                of the letter: where the record lay, topic[partition]@offset
+    value, headers                     those of the record, untouched; a value of null is an empty one
     priorflow.topic .partition .offset where it lay; two letters of one position are one letter
     priorflow.stage .reason            what refused it (`late` for a late record) and why
+    priorflow.time .key .null-value    the record's own time; its key, and that its value was null, if so
 
-A letter that was sent to its topic again is followed by a marker: a letter without content whose stage is
-`requeued`. Pure functions.
+A letter that was sent to its topic again is followed by a marker: a letter without content, of a key of its
+own, whose stage is `requeued`. So compaction takes no letter and no marker for another: all it drops are
+copies, and letters before a tombstone of their key. For the same end the time of a letter in Kafka is that
+of its filing: Kafka ends a segment by the times in it, and a record may be of any year.
+
+Letters once bore the key, the value and the time of their record; they are read as well, and `refiled` gives
+them the form above. Pure functions.
 """
 
 from __future__ import annotations
@@ -23,7 +30,7 @@ LATE: Final = "late"
 REQUEUED: Final = "requeued"
 MAX_REASON_CHARS: Final = 1000
 _FIRST: Final = PREFIX + "topic"
-_NULL_KEY: Final = PREFIX + "null-key"
+_TIME, _KEY, _NULL_KEY, _NULL_VALUE = "time", "key", "null-key", "null-value"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +56,23 @@ class Letter:
     size: int
     filed: Position
     """Where the letter itself lies."""
-    copies: int = 1
+    key: bytes | None
+    """What it is filed under."""
     requeued: bool = False
+
+    @property
+    def former(self) -> bool:
+        """Tell whether it is filed under its record's key, which others may share."""
+        return self.key not in {letter_key(self.position), _marker_key(self.position)}
+
+
+def letter_key(position: Position) -> bytes:
+    """Return what the letter of a position is filed under; a tombstone of it takes the letter away."""
+    return str(position).encode()
+
+
+def _marker_key(position: Position) -> bytes:
+    return letter_key(position) + b" requeued"
 
 
 def letter(aside: Setaside, topic: str) -> Outgoing:
@@ -67,18 +89,23 @@ def marker(position: Position, topic: str) -> Outgoing:
     return _filed(RawRecord(position, -1, None, None), topic, REQUEUED, "")
 
 
+def refiled(raw: RawRecord) -> Outgoing:
+    """Return a letter, or a marker, in today's form for its own partition; ValueError if it is neither."""
+    record, found = original(raw), _require(raw)
+    return replace(
+        _filed(record, raw.position.topic, found.stage, found.reason), partition=raw.position.partition
+    )
+
+
 def _filed(raw: RawRecord, topic: str, stage: str, reason: str) -> Outgoing:
     at = raw.position
     told = {"topic": at.topic, "partition": at.partition, "offset": at.offset, "stage": stage}
-    told["reason"] = reason[:MAX_REASON_CHARS]
+    told |= {"reason": reason[:MAX_REASON_CHARS], _TIME: raw.timestamp_ms}
+    told |= {} if raw.value is not None else {_NULL_VALUE: 1}
     block = [(PREFIX + name, _coded(value)) for name, value in told.items()]
-    key = raw.key
-    if raw.value is None and key is None:  # which kafka-python refuses to send
-        key = b""
-        block.append((_NULL_KEY, b"1"))
-    when = raw.timestamp_ms if raw.timestamp_ms >= 0 else None
-    headers = (*raw.headers, *block)
-    return Outgoing(topic=topic, value=raw.value, key=key, headers=headers, timestamp_ms=when)
+    block += [] if raw.key is None else [(PREFIX + _KEY, raw.key)]
+    key = _marker_key(at) if stage == REQUEUED else letter_key(at)
+    return Outgoing(topic=topic, value=raw.value or b"", key=key, headers=(*raw.headers, *block))
 
 
 def _coded(value: object) -> bytes:
@@ -99,20 +126,33 @@ def read_letter(raw: RawRecord) -> Letter | None:
         position=position,
         stage=stage,
         reason=reason,
-        timestamp_ms=raw.timestamp_ms,
+        timestamp_ms=_time(raw, told),
         size=len(raw.value or b""),
         filed=raw.position,
+        key=raw.key,
     )
+
+
+def _time(raw: RawRecord, told: Mapping[str, bytes]) -> int:
+    return int(told[_TIME].decode()) if _TIME in told else raw.timestamp_ms
 
 
 def original(raw: RawRecord) -> RawRecord:
     """Return the record that a letter holds, as it was; raises ValueError if it is no letter."""
+    found, told = _require(raw), _block(raw)
+    if _TIME in told:
+        key, value = told.get(_KEY), None if _NULL_VALUE in told else raw.value
+    else:
+        key, value = None if _NULL_KEY in told else raw.key, raw.value
+    return RawRecord(found.position, found.timestamp_ms, key, value, raw.headers[: _start(raw)])
+
+
+def _require(raw: RawRecord) -> Letter:
     found = read_letter(raw)
     if found is None:
         msg = f"{raw.position} is no letter of priorflow"
         raise ValueError(msg)
-    key = None if _NULL_KEY.removeprefix(PREFIX) in _block(raw) else raw.key
-    return RawRecord(found.position, raw.timestamp_ms, key, raw.value, raw.headers[: _start(raw)])
+    return found
 
 
 def again(record: RawRecord) -> Outgoing:
@@ -129,22 +169,47 @@ def again(record: RawRecord) -> Outgoing:
     )
 
 
+Buried = Mapping[tuple[int, bytes | None], int]
+"""Where the last tombstone of a key lies, by partition and key."""
+
+
+def is_gone(one: Letter, buried: Buried) -> bool:
+    """Tell whether a tombstone has taken a letter, or a marker, away.
+
+    It counts once it is written: what is read is the same before compaction and after.
+    """
+    keys = {one.key} if one.stage == REQUEUED else {one.key, letter_key(one.position)}
+    return any(is_buried(one, key, buried) for key in keys)
+
+
+def is_buried(one: Letter, key: bytes | None, buried: Buried) -> bool:
+    """Tell whether a tombstone of this key lies behind a letter, in its partition."""
+    return buried.get((one.filed.partition, key), -1) > one.filed.offset
+
+
+def _standing(records: Iterable[RawRecord]) -> list[Letter]:
+    letters, buried = list[Letter](), dict[tuple[int, bytes | None], int]()
+    for raw in records:
+        found = read_letter(raw)
+        if found is not None:
+            letters.append(found)
+        elif raw.value is None:
+            buried[raw.position.partition, raw.key] = raw.position.offset
+    return [one for one in letters if not is_gone(one, buried)]
+
+
 def fold(records: Iterable[RawRecord]) -> dict[Position, Letter]:
-    """Return the letters of a topic by position, copies counted, in the order they were filed.
+    """Return the letters of a topic by position, the last copy of each, in the order they were filed.
 
     A record that is set aside, sent again and set aside again has two positions, hence two letters.
     """
     letters: dict[Position, Letter] = {}
     requeued: set[Position] = set()
-    for raw in records:
-        found = read_letter(raw)
-        if found is None:
-            continue
+    for found in _standing(records):
         if found.stage == REQUEUED:
             requeued.add(found.position)
-        elif (known := letters.get(found.position)) is not None:
-            letters[found.position] = replace(known, copies=known.copies + 1)
         else:
+            letters.pop(found.position, None)  # its copy was filed later
             letters[found.position] = found
     return {at: replace(found, requeued=at in requeued) for at, found in letters.items()}
 

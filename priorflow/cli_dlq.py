@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from priorflow.config import Settings
 
 GROUP: Final = "dlq"
-HELP: Final = "List, show and requeue dead letters."
+HELP: Final = "List, show and requeue dead letters; have their topic compacted."
 
 At = Annotated[str, typer.Argument(metavar="POSITION", help="topic[partition]@offset, as listed.")]
 Stage = Annotated[str | None, typer.Option(help="Only those refused at this stage.")]
@@ -94,9 +94,32 @@ def requeue(
     console.say(text, event="requeued", requeued=[str(p) for p in sent], before=before)
 
 
+def compact(at: Invocation, late: Late = False) -> None:
+    """Have a topic of an earlier release compacted, so that `erase` reaches it; no letter is lost by it.
+
+    Letters of the former form are filed anew first. Only with every run and score on this release.
+    """
+    settings, console = at.settings(), at.console()
+    import time
+
+    from connectors.buried_letters import compact as have_compacted
+    from priorflow.cluster import client
+
+    topic = _topic(settings, late=late)
+    with console.progress(f"filing {topic} anew"):
+        anew = have_compacted(client(settings), topic, now_ms=time.time_ns() // 1_000_000)
+    text = f"{topic} is compacted; {anew} letters and marks were filed anew for that"
+    console.say(text, event="compacted", topic=topic, anew=anew)
+
+
 def _topic(settings: Settings, *, late: bool) -> str:
     topics = settings.kafka.topics
     return topics.late if late else topics.dead_letters
 
 
-COMMANDS: Final[Mapping[str, Callable[..., None]]] = {"ls": ls, "show": show, "requeue": requeue}
+COMMANDS: Final[Mapping[str, Callable[..., None]]] = {
+    "ls": ls,
+    "show": show,
+    "requeue": requeue,
+    "compact": compact,
+}

@@ -62,12 +62,17 @@ def erase(
 
 
 def _in_kafka(settings: Settings, console: Console, request: Request, *, dry_run: bool) -> bool:
-    """Tell what topics still hold; False if the cluster cannot be asked, when everything else is done."""
+    """Tell what topics still hold; False if one holds on to letters, or the cluster cannot be asked.
+
+    Everything else is done then.
+    """
+    import time
+
     from priorflow.erasing_topics import in_topics
     from stream.source import SourceError
 
     try:
-        rows = in_topics(settings, request, write=not dry_run)
+        rows = in_topics(settings, request, write=not dry_run, now_ms=time.time_ns() // 1_000_000)
     except SourceError as away:
         console.warn(
             f"what Kafka still holds could not be looked up: {away}; erase again then", event="topics"
@@ -75,7 +80,11 @@ def _in_kafka(settings: Settings, console: Console, request: Request, *, dry_run
         return False
     if rows:
         console.table("what Kafka still holds", rows, event="topic")
-    return True
+    held = [] if dry_run else [row for row in rows if row["command"]]
+    for row in held:
+        text = f"{row['topic']} still holds what was said; run `{row['command']}`"
+        console.warn(text, event="held", topic=row["topic"], command=row["command"])
+    return not held
 
 
 def _tell(console: Console, request: Request, found: Erased, *, dry_run: bool) -> None:

@@ -83,6 +83,10 @@ def _outputs(settings: Settings, told: dict[str, TopicFacts]) -> Iterator[Findin
             found = f"takes {told[name].max_record_bytes} bytes, the inputs up to {largest}"
             remedy = f"set max.message.bytes={largest + _HEADERS} on it"
             yield Finding(name, "warn", found, remedy)
+        if name in told and not told[name].compacted:
+            found = "it is not compacted, so `priorflow erase` does not reach what was said there"
+            late = " --late" if name == topics.late else ""
+            yield Finding(name, "warn", found, f"run `priorflow dlq compact{late}`")
 
 
 def _head(settings: Settings) -> Snapshot | None:

@@ -45,7 +45,6 @@ def portrait(letter: Letter, record: RawRecord) -> dict[str, Any]:
     return {
         **row(letter),
         "filed": str(letter.filed),
-        "copies": letter.copies,
         "key": _text(record.key),
         "headers": {name: _text(value) for name, value in record.headers},
         "value": _text(record.value),

@@ -100,11 +100,17 @@ def test_missing_topics_are_named(kafka: KafkaClient, new_topic: NewTopic) -> No
 
 
 def test_a_dead_letter_topic_that_is_too_narrow_is_named(kafka: KafkaClient, new_topic: NewTopic) -> None:
-    narrow = new_topic("dead", max_message_bytes="1000")
+    narrow = new_topic("dead", max_message_bytes="1000", cleanup_policy="compact")
     settings = settings_for(
         kafka, events=new_topic("events"), labels=new_topic("labels"), dead_letters=narrow
     )
     assert f"takes 1000 bytes, the inputs up to {MAX_RECORD_BYTES}" in examined(settings)[narrow].found
+
+
+def test_a_late_topic_that_erasing_does_not_reach_is_named(kafka: KafkaClient, new_topic: NewTopic) -> None:
+    late = new_topic("late")
+    settings = settings_for(kafka, events=new_topic("events"), labels=new_topic("labels"), late=late)
+    assert examined(settings)[late].remedy == "run `priorflow dlq compact --late`"
 
 
 def chain_at(settings: Settings, events: str, low: int) -> Snapshot:
@@ -186,14 +192,13 @@ def test_dead_letters_are_listed_shown_and_sent_again_once(
 
     rows = told("ls")
     assert [(r["position"], r["stage"], r["reason"], r["bytes"]) for r in rows] == [
-        (f"{events}[0]@3", "json", "reason 3", 2),
         (f"{events}[0]@4", "schema", "reason 4", 2),
+        (f"{events}[0]@3", "json", "reason 3", 2),
     ]
     assert [r["stage"] for r in told("ls", "--stage", "schema")] == ["schema"]
-    assert [r["stage"] for r in told("ls", "--last", "1")] == ["schema"]
+    assert [r["stage"] for r in told("ls", "--last", "1")] == ["json"]
     (shown,) = told("show", f"{events}[0]@3")
     assert (shown["value"], shown["key"], shown["headers"]) == ("\\xff\x00", "key", {"trace": "7"})
-    assert shown["copies"] == 2
     assert call(["dlq", "show", f"{events}[0]@3", "--raw", *where]) == 0
     assert capsysbinary.readouterr().out == b"\xff\x00"
     assert told("show", f"{events}[0]@9", status=ExitCode.USAGE) == []

@@ -28,6 +28,7 @@ from connectors.kafka_client import KafkaClient, ensure_topics
 from connectors.kafka_jars import classpath, locked_jars
 from connectors.kafka_java import find_java
 from connectors.kafka_process import answers
+from connectors.kafka_sink import COMPACTED
 from priorflow.config import load
 from tests.app.deployment import INFRA, PASSWORD, Deployment, properties, read
 from tests.app.streams import small_stream
@@ -170,6 +171,8 @@ def test_the_composed_settings_are_understood() -> None:
     created = {wish.name: wish for wish in deployment.topics()}
     assert set(created) == {topics.events, topics.labels, topics.dead_letters, topics.late}
     assert all(wish.configs["retention.ms"] == "-1" for wish in created.values())
+    aside = (created[topics.dead_letters].configs, created[topics.late].configs)
+    assert all(configs.items() >= COMPACTED.items() for configs in aside)
     largest = int(deployment.environment("kafka")["KAFKA_MESSAGE_MAX_BYTES"])
     assert int(created[topics.dead_letters].configs["max.message.bytes"]) > largest
 

@@ -87,7 +87,10 @@ def test_a_shadow_sees_what_was_answered_and_nothing_of_what_was_undone(
         assert scorer._batch(NOTHING) == ALL
     pair.idle()
     assert [(one.event_id, one.champion.answer.label) for one in heard] == [(n, "short") for n in NAMES]
-    assert [out.key for out in exchange.given] == [*(name.encode() for name in NAMES), None]
+    assert [out.key for out in exchange.given] == [
+        *(name.encode() for name in NAMES),
+        f"{settings.kafka.topics.events}[0]@3".encode(),
+    ]
     assert exchange.given[-1].value == TORN
     assert scorer.count == len(NAMES)
 
@@ -111,7 +114,7 @@ def test_what_was_erased_is_neither_answered_nor_shown_to_a_shadow_nor_filed(
     assert [one.event_id for one in heard] == ["m0", "m1"]
     *answers, filed = exchange.given
     assert [out.key for out in answers] == [b"m0", b"m1"]
-    assert (filed.topic, filed.value) == (settings.kafka.topics.dead_letters, None)
+    assert (filed.topic, filed.value) == (settings.kafka.topics.dead_letters, b"")
     assert b"m2" not in b"".join(value for _, value in filed.headers)
     assert scorer.count == 2
 
