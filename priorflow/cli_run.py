@@ -24,7 +24,8 @@ def demo(at: Invocation) -> None:
     settings = at.settings()
     from priorflow.demo import main
 
-    main(settings, at.console())
+    if main(settings, at.console()):
+        raise typer.Exit(ExitCode.BUG)
 
 
 def run(

@@ -33,6 +33,7 @@ from priorflow.config import Settings
 from priorflow.console import Console
 from priorflow.demo_baselines import LORA, Windows, our_matrix, sequential_lora
 from priorflow.demo_gate import plant
+from priorflow.demo_promises import Kept, tell_broken
 from priorflow.demo_serving import take_back
 from priorflow.demo_stream import produce
 from priorflow.opening import MLFLOW
@@ -79,8 +80,8 @@ DEMO: Final[Mapping[str, Any]] = {
 }
 
 
-def main(settings: Settings, console: Console) -> Story:
-    """Run the demo; returns the story that the report tells."""
+def main(settings: Settings, console: Console) -> Sequence[str]:
+    """Run the demo, and write the report; return what it promises and did not show, none if all is well."""
     begun = time.monotonic()
     folder = settings.home_folder / "demo"
     chosen = _demo_settings(settings, folder)
@@ -105,11 +106,12 @@ def main(settings: Settings, console: Console) -> Story:
         history = ledger.history(CHAIN)
         windows = members.load([s.index for s in history if s.kind == "learned"])
         rules = rules_of(chosen, chain_of(chosen))
-        plant(chosen, ledger, blobs, updater, rules, windows, console)
+        refused = plant(chosen, ledger, blobs, updater, rules, windows, console)
         compared = _compare(folder, updater, rules, history, blobs, windows, console)
         verified = _verify(folder, history, console)
-        if windows and ledger.decisions(CHAIN)[-1].action != "rollback":
-            take_back(folder, windows[max(windows)][0].text, console)
+        shown = bool(windows) and take_back(
+            folder, windows[max(windows)][0], ledger.decisions(CHAIN), console
+        )
         story = _story(chosen, ledger, history, windows, compared, verified, time.monotonic() - begun)
     write_report(story, folder / "report.html")
     (folder / "summary.json").write_text(summary_json(story), encoding="utf-8")
@@ -120,7 +122,9 @@ def main(settings: Settings, console: Console) -> Story:
         report=str(folder / "report.html"),
         summary=str(folder / "summary.json"),
     )
-    return story
+    promoted = any(line.action == "promote" for line in story.decisions)
+    kept = Kept(promoted=promoted, refused=refused, replayed=verified, taken_back=shown)
+    return tell_broken(kept, console)
 
 
 def _demo_settings(settings: Settings, folder: Path) -> Settings:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
-from connectors.ledger import SqlLedger
 from posterior.family import Tensors
-from posterior.snapshot import Blobs, Chain, Snapshot
+from posterior.snapshot import Blobs, Chain, Decision, Ledger, Snapshot
 from posterior.tensors import from_bytes, to_bytes
 from priorflow.attending import gatekeeper, now_ms
 from priorflow.config import Settings
@@ -27,28 +24,43 @@ PLANTED: Final = "demo-planted"
 
 def plant(
     settings: Settings,
-    ledger: SqlLedger,
+    ledger: Ledger,
     blobs: Blobs,
     updater: Updater,
     rules: Rules,
     windows: Windows,
     console: Console,
-) -> None:
-    """Hand the gate a candidate that confuses the queues; it has to refuse it."""
+) -> bool:
+    """Hand the gate a candidate that confuses the queues; return whether it refused it, which it has to.
+
+    Where it was tried before, the line that was written then is shown.
+    """
+    if not windows:
+        console.warn("no window was kept, so no bad candidate was tried", event="planted", refused=False)
+        return False
     chain = settings.chain.name
-    if ledger.chain(PLANTED) is not None or not windows:
-        return
-    head = next(s for s in reversed(ledger.history(chain)) if s.kind == "learned")
-    with _planted(ledger, blobs, head) as bad:
-        last = windows[max(windows)]
+    bad = ledger.head(PLANTED) if ledger.chain(PLANTED) is not None else None
+    if bad is None:
+        bad = _planted(ledger, blobs, next(s for s in reversed(ledger.history(chain)) if s.kind == "learned"))
+    said = [line for line in ledger.decisions(chain) if line.snapshot == bad.sha]
+    if not said:
         gate = gatekeeper(settings, ledger, blobs, updater, rules)
         assert gate is not None, "the demo is judged"
-        decision = gate.try_out(bad, spread(last, MOST_EVENTS), at_ms=now_ms(), actor="demo")
-    console.say(
-        f"a planted candidate that confuses the queues: {decision.action}; " + "; ".join(reasons(decision)),
-        event=decision.action,
-        snapshot=bad.sha,
-    )
+        events = spread(windows[max(windows)], MOST_EVENTS)
+        said = [gate.try_out(bad, events, at_ms=now_ms(), actor="demo")]
+    return _shown(said[0], console)
+
+
+def _shown(line: Decision, console: Console) -> bool:
+    refused = line.action == "refuse"
+    told = f"a planted candidate that confuses the queues (line {line.seq} of the decision log)"
+    why = "; ".join(reasons(line))
+    if refused:
+        console.say(f"{told}: {line.action}; {why}", event=line.action, snapshot=line.snapshot)
+    else:
+        text = f"{told} was NOT REFUSED by the gate: {line.action}; {why}"
+        console.warn(text, event="planted", refused=False, snapshot=line.snapshot)
+    return refused
 
 
 CLASSES: Final = ("mean/head", "generative/mean", "words/counts")  # what a snapshot holds row by class
@@ -59,8 +71,7 @@ def confused(tensors: Tensors) -> Tensors:
     return {k: v.roll(1, dims=0) if k in CLASSES else v for k, v in tensors.items()}
 
 
-@contextmanager
-def _planted(ledger: SqlLedger, blobs: Blobs, head: Snapshot) -> Iterator[Snapshot]:
+def _planted(ledger: Ledger, blobs: Blobs, head: Snapshot) -> Snapshot:
     """Commit a branch of the head that takes every class for its neighbour."""
     rolled = confused(from_bytes(blobs.get(head.posterior)))
     known = ledger.chain(head.chain)
@@ -79,6 +90,6 @@ def _planted(ledger: SqlLedger, blobs: Blobs, head: Snapshot) -> Iterator[Snapsh
     fence = ledger.acquire(PLANTED, owner="demo", ttl_s=30)
     try:
         ledger.commit(fence, bad, circumstance({}))
-        yield bad
     finally:
         ledger.release(fence)
+    return bad

@@ -8,50 +8,61 @@ a Python that starts and ends with whoever is told of it.
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import shutil
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
 from typing import Any, Final, final
 
+from posterior.snapshot import Decision
 from priorflow.console import Console
-from priorflow.quantities import parse_instant
+from priorflow.quantities import format_instant, parse_instant
+from stream.plan import Member
 
+ASKED: Final = "asked.json"  # in the demo's folder: the request, with a mail's text and its id
+_JSON: Final = "content-type: application/json"
 _STARTS_S: Final = 300.0  # until the model is loaded, on a machine that does other things too
 _WITHIN_S: Final = 60.0
 _ENDS_S: Final = 30.0
 _LOOK_S: Final = 0.05
 
 
-def take_back(folder: Path, text: str, console: Console) -> None:
-    """Serve, ask, roll back, ask again; told as it happens, and a fault in it is told too."""
+def take_back(folder: Path, mail: Member, log: Sequence[Decision], console: Console) -> bool:
+    """Serve, ask, roll back, ask again; told as it happens. Return whether all of it did.
+
+    Where an earlier call has rolled back already, its line is shown, and who answers by it.
+    """
+    body = folder / ASKED
+    body.write_text(json.dumps({"text": mail.text, "id": mail.event_id}), encoding="utf-8")
+    before = log[-1] if log and log[-1].action == "rollback" else None
     try:
         with console.progress("starting a server"), _server(folder) as server:
-            _told(server, text, console)
-    except (OSError, subprocess.SubprocessError, RuntimeError) as failed:
-        console.warn(f"the server did not do what the demo shows: {failed}", event="served", served=False)
+            if before is None:
+                _told(server, body, console)
+            else:
+                _found(server, body, before, console)
+    except (OSError, subprocess.SubprocessError, RuntimeError, ValueError, LookupError) as failed:
+        console.warn(f"the server did not do what the demo shows: {failed!r}", event="served", served=False)
+        return False
+    return True
 
 
-def _told(server: _Server, text: str, console: Console) -> None:
+def _told(server: _Server, body: Path, console: Console) -> None:
     """Show an answer, then the one after a rollback."""
-    before = server.ask(text)
-    short = json.dumps({"text": f"{text[:60]} ..."}, ensure_ascii=False)
-    console.say(
-        f"$ curl -s {server.address}/predict -H 'content-type: application/json' -d '{short}'\n"
-        f"  {_line(before)}",
-        event="served",
-        served=True,
-        answer=before,
-    )
+    before = _curled(server, body, console)
     begun = time.monotonic()
     with server.begin("rollback", "--reason", "the demo shows how") as command:
-        after, answered_ms = _another(server, text, before["snapshot"], command)
-        decided_ms = _decided(command)
-    took_s, turned_s = time.monotonic() - begun, (answered_ms - decided_ms) / 1000
+        after, answered_ms = _another(server, body, before["snapshot"], command)
+        decided = _decided(command)
+    took_s, turned_s = time.monotonic() - begun, (answered_ms - parse_instant(decided["at"])) / 1000
+    _require(after, decided["snapshot"])
     console.say(
         f"$ priorflow rollback\n  {turned_s:.1f} s after the decision the server answers from "
         f"{after['snapshot'][:12]} (the command took {took_s:.1f} s): {_line(after)}",
@@ -62,12 +73,62 @@ def _told(server: _Server, text: str, console: Console) -> None:
     )
 
 
+def _found(server: _Server, body: Path, line: Decision, console: Console) -> None:
+    """Show the rollback of an earlier call, and that the server follows it."""
+    answer = _curled(server, body, console)
+    _require(answer, line.snapshot)
+    when = f"{format_instant(line.at_ms)} by {line.actor}"
+    console.say(
+        f"rolled back before, and not again: line {line.seq} of the decision log, {when}, "
+        f"from {(line.previous or 'nobody')[:12]} to {line.snapshot[:12]}, which answers",
+        event="rolled_back_before",
+        line=line.seq,
+        snapshot=line.snapshot,
+        previous=line.previous,
+    )
+
+
+def _require(answer: dict[str, Any], snapshot: str) -> None:
+    if answer["snapshot"] != snapshot:
+        msg = f"{answer['snapshot'][:12]} answers, and not {snapshot[:12]}, which was put back"
+        raise RuntimeError(msg)
+
+
+def _curled(server: _Server, body: Path, console: Console) -> dict[str, Any]:
+    """Show a request as a person would type it, and its answer; curl asks it where there is one."""
+    said = ["-s", f"{server.address}/predict", "-H", _JSON, "--data", f"@{os.path.relpath(body)}"]
+    curl = shutil.which("curl")
+    answer = server.ask(body) if curl is None else _run_curl([curl, *said])
+    by = "  (there is no curl here: Python sent the same request)\n" if curl is None else ""
+    command = shlex.join(["curl", *said])
+    console.say(
+        f"$ {command}\n{by}  {_line(answer)}",
+        event="served",
+        served=True,
+        command=command,
+        by="python" if curl is None else "curl",
+        answer=answer,
+    )
+    return answer
+
+
+def _run_curl(command: Sequence[str]) -> dict[str, Any]:
+    done = subprocess.run(  # noqa: S603 - ours
+        command, check=True, capture_output=True, text=True, timeout=_WITHIN_S
+    )
+    answer: dict[str, Any] = json.loads(done.stdout)
+    if "snapshot" not in answer:
+        msg = f"curl was told {done.stdout[:200]}"
+        raise RuntimeError(msg)
+    return answer
+
+
 def _another(
-    server: _Server, text: str, former: str, command: subprocess.Popen[str]
+    server: _Server, body: Path, former: str, command: subprocess.Popen[str]
 ) -> tuple[dict[str, Any], int]:
     """Ask until another snapshot than the former answers; return its answer, and when that came."""
     end = time.monotonic() + _WITHIN_S
-    while (answer := server.ask(text))["snapshot"] == former:
+    while (answer := server.ask(body))["snapshot"] == former:
         if command.poll():
             msg = f"`priorflow rollback` ended with status {command.returncode}"
             raise RuntimeError(msg)
@@ -78,11 +139,15 @@ def _another(
     return answer, time.time_ns() // 1_000_000
 
 
-def _decided(command: subprocess.Popen[str]) -> int:
-    """Return when the decision was recorded, as the command tells it."""
+def _decided(command: subprocess.Popen[str]) -> dict[str, Any]:
+    """Return the decision's record, as the command tells it; RuntimeError if it tells of none."""
     out, _ = command.communicate(timeout=_WITHIN_S)
-    said = (json.loads(line) for line in out.splitlines())
-    return parse_instant(next(line["at"] for line in said if line["event"] == "rollback"))
+    for line in map(json.loads, out.splitlines()):
+        if line["event"] == "rollback":
+            told: dict[str, Any] = line
+            return told
+    msg = f"`priorflow rollback` ended with status {command.returncode} and told of no decision"
+    raise RuntimeError(msg)
 
 
 def _line(answer: dict[str, Any]) -> str:
@@ -102,12 +167,12 @@ class _Server:
     def __init__(self, folder: Path, address: str) -> None:
         self._folder, self.address = folder, address
 
-    def ask(self, text: str) -> dict[str, Any]:
-        """Return the answer to a text."""
+    def ask(self, body: Path) -> dict[str, Any]:
+        """Return the answer to the request in a file."""
         request = urllib.request.Request(  # noqa: S310 - our own address
             f"{self.address}/predict",
-            data=json.dumps({"text": text}).encode(),
-            headers={"content-type": "application/json"},
+            data=body.read_bytes(),
+            headers=dict([_JSON.split(": ")]),
         )
         with urllib.request.urlopen(request, timeout=_WITHIN_S) as response:  # noqa: S310 - our own address
             said: dict[str, Any] = json.load(response)

@@ -23,6 +23,7 @@ from connectors.ledger import SqlLedger, open_ledger
 from posterior.snapshot import Chain, ErasableBlobs, Fence
 from priorflow.config import Settings
 from priorflow.deciding import whoever
+from priorflow.demo_serving import ASKED
 from priorflow.opening import require_history
 from priorflow.rules import codec_rules
 from priorflow.run import circumstance
@@ -186,7 +187,20 @@ def _demo_emptied(settings: Settings, request: Request, *, write: bool) -> int:
             _write(path, json.dumps(stay).encode())
     for stray in folder.glob("*.tmp") if write else ():  # half a window, left by a demo that was killed
         stray.unlink()
-    return count
+    return count + _asked_emptied(folder.parent / ASKED, request, write=write)
+
+
+def _asked_emptied(path: Path, request: Request, *, write: bool) -> int:
+    """Remove the request that the demo showed, if it is an event's; half a file may be anybody's."""
+    if not path.is_file():
+        return 0
+    try:
+        theirs = json.loads(path.read_bytes())["id"] in request.ids
+    except ValueError:
+        theirs = True
+    if theirs and write:
+        path.unlink()
+    return int(theirs)
 
 
 def _write(path: Path, data: bytes) -> None:

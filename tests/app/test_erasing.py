@@ -269,6 +269,19 @@ def test_what_the_demo_keeps_of_a_window_is_emptied(here: Path) -> None:
     assert json.loads((members / "1.json").read_text()) == [{"event_id": "other"}]
 
 
+@pytest.mark.parametrize(
+    ("held", "goes"),
+    [(json.dumps({"text": "Ada", "id": LEARNED}), 1), ('{"text": "Ad', 1), ('{"text": "Bob", "id": "b"}', 0)],
+)
+def test_the_request_that_the_demo_showed_goes_if_it_is_theirs(here: Path, held: str, goes: int) -> None:
+    asked = here / "home" / "demo" / "asked.json"
+    asked.parent.mkdir(exist_ok=True)
+    asked.write_text(held, encoding="utf-8")
+    settings, request = settings_here(here), Request(ids=(LEARNED,), chain="main")
+    assert look(settings, request).demo == erase(settings, request).demo == goes
+    assert asked.exists() == (not goes)
+
+
 def test_half_a_window_that_a_killed_demo_left_goes_too(here: Path) -> None:
     members = here / "home" / "demo" / "members"
     members.mkdir(parents=True)
