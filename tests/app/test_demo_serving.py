@@ -141,7 +141,7 @@ def test_the_command_that_is_shown_asks_what_was_asked(
     if curl:
         curls(tmp_path, monkeypatch)
     else:
-        monkeypatch.setattr(demo_serving.shutil, "which", lambda _: None)
+        monkeypatch.setattr("shutil.which", lambda _: None)
     told = only(shown(tmp_path, monkeypatch, STANDS_IN, kept=True), "served")
     assert told["by"] == ("curl" if curl else "python")
     assert ("Python sent the same request" in told["text"]) == (not curl)

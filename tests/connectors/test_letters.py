@@ -96,7 +96,8 @@ def test_a_letter_of_the_former_form_holds_it_too_and_can_be_filed_anew(raw: Raw
 
 
 places = st.integers(0, 3).map(lambda offset: Position("t", 0, offset))
-acts = st.lists(st.tuples(st.sampled_from(["json", "model", "sent again", "erased"]), places), max_size=12)
+REFUSED = {"json": Refusal("json", "no"), "model": Refusal("model", "no")}
+acts = st.lists(st.tuples(st.sampled_from([*REFUSED, "sent again", "erased"]), places), max_size=12)
 
 
 @given(acts, st.none() | st.just(b"k"), st.none() | st.just(b"v"))
@@ -112,7 +113,7 @@ def test_compaction_takes_away_nothing_that_is_read(
         elif what == "sent again":
             topic.append(filed(marker(at, "dead"), offset))
         else:
-            topic.append(filed(letter(Setaside(raw, Refusal(what, "no")), "dead"), offset))
+            topic.append(filed(letter(Setaside(raw, REFUSED[what]), "dead"), offset))
     held = fold(topic)
     assert list(fold(compacted(topic)).items()) == list(held.items())
     standing = {at: what for what, at in done if what != "sent again"}
