@@ -77,7 +77,8 @@ def _kept(topic: TopicFacts) -> Iterator[Finding]:
 
 def _outputs(settings: Settings, told: dict[str, TopicFacts]) -> Iterator[Finding]:
     topics, needed = settings.kafka.topics, settings.records.max_bytes + _HEADERS
-    largest = max((t.max_record_bytes for t in told.values()), default=needed)
+    inputs = [told[name] for name in (topics.events, topics.labels) if name in told]
+    largest = max((t.max_record_bytes for t in inputs), default=needed)
     for name in (topics.dead_letters, topics.late):
         if name in told and told[name].max_record_bytes < largest:
             found = f"takes {told[name].max_record_bytes} bytes, the inputs up to {largest}"

@@ -101,8 +101,9 @@ def test_missing_topics_are_named(kafka: KafkaClient, new_topic: NewTopic) -> No
 
 def test_a_dead_letter_topic_that_is_too_narrow_is_named(kafka: KafkaClient, new_topic: NewTopic) -> None:
     narrow = new_topic("dead", max_message_bytes="1000", cleanup_policy="compact")
+    late = new_topic("late", max_message_bytes=str(64 << 20))  # which is no input
     settings = settings_for(
-        kafka, events=new_topic("events"), labels=new_topic("labels"), dead_letters=narrow
+        kafka, events=new_topic("events"), labels=new_topic("labels"), dead_letters=narrow, late=late
     )
     assert f"takes 1000 bytes, the inputs up to {MAX_RECORD_BYTES}" in examined(settings)[narrow].found
 
