@@ -1,18 +1,23 @@
-"""One line to the model: requests wait their turn, and a new version takes over between two of them.
+"""One line to the model: a text at a time, of the request that is due first; versions change between texts.
 
-The model is asked by one thread. A request is answered whole by the version that is in charge when its turn
-comes, so no request is mixed and none is dropped by a change. A version takes over only after it has answered
-a text here; one that cannot leaves the old one in charge. Equal texts of a request are asked once. Nothing
-is gained by waiting for company, for texts go through the model one by one (see `trainers.answer`).
+The model is asked by one thread. A request is due when it could have been answered had it been alone: when it
+came, and the time its texts take. So one of many texts holds up neither those of few nor a change, and is
+not put off for ever either. It is answered whole by the version that was in charge at its first text, so none
+is mixed and none is dropped by a change; who comes later is answered by the new version meanwhile. A version
+takes over only after it has answered a text here; one that cannot leaves the old one in charge. Equal texts
+of a request are asked once. Nothing is gained by waiting for company, for texts go through the model one by
+one (see `trainers.answer`).
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Condition, Thread
 from typing import Final, final
 
@@ -39,11 +44,24 @@ class NobodyInCharge(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One request's answers, in its order, the version that gave all of them, and how long that took."""
+    """One request's answers, in its order, the version that gave all of them, and how long the model took."""
 
     version: Version
     answers: tuple[Answer, ...]
     seconds: float
+
+
+@final
+@dataclass(slots=True)
+class _Request:
+    """What was asked, and how far it is; `left` are the different texts without an answer yet."""
+
+    texts: Sequence[Asked]
+    told: Future[Told]
+    left: deque[Asked]
+    version: Version | None = None
+    known: dict[Asked, Answer] = field(default_factory=dict)
+    seconds: float = 0.0
 
 
 @final
@@ -55,7 +73,8 @@ class Desk:
 
     def __init__(self, *, most: int, patience_s: float) -> None:
         self._most, self._patience_s = most, patience_s
-        self._requests: deque[tuple[Sequence[Asked], Future[Told]]] = deque()
+        self._requests: list[tuple[float, int, _Request]] = []  # a heap; numbers part those due together
+        self._number = itertools.count()
         self._offers: deque[tuple[Version, Future[None]]] = deque()
         self._waiting = 0  # texts
         self._text_s = 0.0
@@ -99,12 +118,14 @@ class Desk:
             if heard is not None:  # before anybody can answer, or it would be called by whoever asks
                 told.add_done_callback(heard)
             self._waiting += len(texts)
-            self._requests.append((texts, told))
+            request = _Request(texts, told, deque(dict.fromkeys(texts)))
+            due = time.perf_counter() + len(request.left) * self._text_s
+            heapq.heappush(self._requests, (due, next(self._number), request))
             self._changed.notify_all()
         return told
 
     def offer(self, version: Version) -> Future[None]:
-        """Have a version take over before the next request; the future holds why it did not."""
+        """Have a version take over before the next text; the future holds why it did not."""
         taken: Future[None] = Future()
         with self._changed:
             if self._stopping:  # nobody would come to take it
@@ -131,39 +152,48 @@ class Desk:
             if self._offers:
                 self._take(*self._offers.popleft())
             else:
-                self._answer(*self._requests.popleft())
+                self._turn(self._requests[0][-1])
 
     def _take(self, version: Version, taken: Future[None]) -> None:
+        begun = time.perf_counter()
         try:
             version.answerer.answer(_TRIAL)
         except Exception as failed:  # noqa: BLE001 - whatever it is, the old version stays and somebody is told
             taken.set_exception(failed)
             return
+        self._text_s = self._text_s or time.perf_counter() - begun
         self._version = version
         taken.set_result(None)
 
-    def _answer(self, texts: Sequence[Asked], told: Future[Told]) -> None:
-        version = self._version
-        assert version is not None, "nothing is put in line before there is a version"
+    def _turn(self, request: _Request) -> None:
+        """Answer a request's next text; after its last it leaves the line."""
+        if request.version is None and not request.told.set_running_or_notify_cancel():
+            return self._leaves(request)  # whoever asked has gone
+        request.version = request.version or self._version
+        assert request.version is not None, "nothing is put in line before there is a version"
         try:
-            if told.set_running_or_notify_cancel():  # else whoever asked has gone
-                begun = time.perf_counter()
-                answers = self._answers(version, texts)
-                told.set_result(Told(version, answers, time.perf_counter() - begun))
+            self._one_text(request.version, request)
         except Exception as failed:  # noqa: BLE001 - the one who asked is told; the line goes on
-            failed.add_note(f"asked of snapshot {version.snapshot.sha}")
-            told.set_exception(failed)
-        finally:
-            with self._changed:
-                self._waiting -= len(texts)
+            failed.add_note(f"asked of snapshot {request.version.snapshot.sha}")
+            self._leaves(request)
+            return request.told.set_exception(failed)
+        if request.left:
+            return None
+        self._leaves(request)
+        answers = tuple(request.known[asked] for asked in request.texts)
+        return request.told.set_result(Told(request.version, answers, request.seconds))
 
-    def _answers(self, version: Version, texts: Sequence[Asked]) -> tuple[Answer, ...]:
-        known: dict[Asked, Answer] = {}
-        for asked in texts:
-            if asked not in known:
-                begun = time.perf_counter()
-                known[asked] = version.answerer.answer(*asked)
-                spent = time.perf_counter() - begun
-                share = _SMOOTHING if self._text_s else 1.0
-                self._text_s += share * (spent - self._text_s)
-        return tuple(known[asked] for asked in texts)
+    def _one_text(self, version: Version, request: _Request) -> None:
+        if not request.left:  # nothing was asked
+            return
+        asked, begun = request.left.popleft(), time.perf_counter()
+        request.known[asked] = version.answerer.answer(*asked)
+        spent = time.perf_counter() - begun
+        request.seconds += spent
+        self._text_s += _SMOOTHING * (spent - self._text_s)
+
+    def _leaves(self, request: _Request) -> None:
+        with self._changed:
+            self._requests[:] = [one for one in self._requests if one[-1] is not request]
+            heapq.heapify(self._requests)
+            self._waiting -= len(request.texts)

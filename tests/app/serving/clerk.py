@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from dataclasses import dataclass, field
 
 from posterior.family import ONE_TASK
@@ -26,6 +27,7 @@ class Clerk:
     gate: threading.Event | None = None
     fails: bool = False
     poison: str | None = None
+    pause_s: float = 0.0
     asked: list[str] = field(default_factory=list)
 
     def answer(self, text: str, task: str = ONE_TASK) -> Answer:
@@ -35,6 +37,7 @@ class Clerk:
             raise RuntimeError(msg)
         if self.gate is not None:
             assert self.gate.wait(10)
+        time.sleep(self.pause_s)
         self.asked.append(text)
         p = 0.1 + 0.8 / (1 + math.exp(10 - len(text)))
         label = "long" if p >= 0.45 else "short"

@@ -53,6 +53,29 @@ def test_a_version_takes_over_between_requests_and_never_within_one(desk: Desk) 
     assert behind.result(WAIT_S).version.snapshot.index == 2
 
 
+def test_a_request_of_many_texts_holds_up_neither_others_nor_a_change() -> None:
+    """It is answered to the end by who began it, while who comes now hears the new version at once."""
+    desk = Desk(most=1000, patience_s=60)
+    desk.start()
+    old = Clerk("old", pause_s=0.01)
+    desk.offer(version(old, 1)).result(WAIT_S)
+    old.gate = threading.Event()
+    large = desk.ask([(f"large {i}", "") for i in range(100)])
+    while not large.running():
+        pass
+    taken = desk.offer(version(Clerk("new"), 2))
+    small = desk.ask([("small", "")])
+    done: list[int] = []
+    for told in (large, small):
+        told.add_done_callback(lambda told: done.append(len(told.result().answers)))
+    old.gate.set()
+    taken.result(WAIT_S)
+    assert small.result(WAIT_S).version.snapshot.index == 2
+    assert large.result(WAIT_S).version.snapshot.index == 1
+    desk.stop()
+    assert done == [1, 100]
+
+
 def test_fifty_changes_under_load_lose_and_mix_nothing() -> None:
     desk = Desk(most=10_000, patience_s=60)
     desk.start()
