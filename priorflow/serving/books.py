@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final, final
 
 from connectors.blobs import open_blobs
 from connectors.ledger import SqlLedger, open_ledger
 from posterior.registry import Alias, Registry, RegistryError
-from posterior.snapshot import LedgerUnavailable, Snapshot
+from posterior.snapshot import LedgerError, LedgerUnavailable, Snapshot
 from priorflow.config import ConfigError, Settings
 from priorflow.learning import learning_settings
 from priorflow.opening import absent_file, registry
@@ -56,6 +58,18 @@ class Books:
     def by_version(self, number: int) -> Wanted | None:
         """Return a version by its number, if there are any; RegistryError if it cannot be had."""
         return self._now_and_then(lambda registry: by_version(registry, str(number)))
+
+    def with_history(self, named: Wanted | None) -> Wanted | None:
+        """Add what the ledger knows of a version that the registry named: nothing while it is away."""
+        if named is None:
+            return None
+        try:
+            ledger, _ = self.ledger()
+            known = ledger.snapshot(named.snapshot.sha)
+        except LedgerError:
+            known = None
+        history = None if known is None else partial(ledger.history, named.snapshot.chain)
+        return replace(named, history=history)
 
     def require_ours(self, snapshot: Snapshot) -> None:
         """Raise ConfigError for a snapshot of another chain, or learned with other settings than these."""

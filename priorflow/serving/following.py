@@ -9,6 +9,7 @@ from typing import final
 
 import torch
 
+from posterior.snapshot import LedgerCorrupt, Snapshot
 from priorflow.config import ConfigError, Settings
 from priorflow.console import Console
 from priorflow.learning import model_spec
@@ -17,6 +18,7 @@ from priorflow.serving.champions import Wanted, by_decision, by_folder, keep
 from priorflow.serving.desk import Desk
 from priorflow.serving.version import Version, ready, rule_of
 from priorflow.serving.watcher import Standing, Watcher
+from trainers.abstention import Abstention
 from trainers.activations import Activations
 from trainers.model import AdaptedModel
 
@@ -36,7 +38,7 @@ class OnThisMachine:
 
     def by_alias(self) -> Wanted | None:
         """Ask the registry, if snapshots are published at all."""
-        return self._books.by_alias("champion")
+        return self._books.with_history(self._books.by_alias("champion"))
 
     def last_good(self) -> Wanted | None:
         """Look into the folder of this chain."""
@@ -47,9 +49,8 @@ class OnThisMachine:
         snapshot = wanted.snapshot
         self._books.require_ours(snapshot)
         rule = rule_of(self._settings, wanted.history() if wanted.history else (), snapshot)
-        kept = wanted.rule
-        if rule is not None and kept is not None and (kept.risk, kept.alpha) == (rule.risk, rule.alpha):
-            rule = kept  # chosen while the ledger could be asked, and for the same risk
+        if wanted.history is None:
+            rule = self._kept_rule(snapshot, rule)
         return ready(
             self._settings,
             self._model,
@@ -58,16 +59,37 @@ class OnThisMachine:
             posterior,
             rule=rule,
             name=wanted.name,
+            settled=wanted.history is not None,
         )
 
     def keep(self, wanted: Wanted, posterior: bytes, version: Version) -> None:
-        """Keep it in the folder of this chain, unless it came from there."""
-        if wanted.by != "last good":
+        """Keep it in the folder of this chain, unless it came from there, or what is there is worth more."""
+        if wanted.by != "last good" and not self._worth_more(version):
             keep(self._folder, wanted, posterior, version.rule)
 
     def close(self) -> None:
         """Let go of the ledger."""
         self._books.close()
+
+    def _kept_rule(self, snapshot: Snapshot, rule: Abstention | None) -> Abstention | None:
+        """Return what was chosen for this very snapshot and risk while the ledger could be asked, if so."""
+        kept = self._kept()
+        if rule is None or kept is None or kept.rule is None or kept.snapshot.sha != snapshot.sha:
+            return rule
+        return kept.rule if (kept.rule.risk, kept.rule.alpha) == (rule.risk, rule.alpha) else rule
+
+    def _worth_more(self, version: Version) -> bool:
+        """Tell whether what is kept has a threshold that would be lost for one not chosen by the ledger."""
+        kept = None if version.settled else self._kept()
+        if kept is None or kept.rule is None or not kept.rule.events:
+            return False
+        return version.provisional or kept.snapshot.sha == version.snapshot.sha
+
+    def _kept(self) -> Wanted | None:
+        try:
+            return self.last_good()
+        except LedgerCorrupt:  # told where it is to answer; here it is as good as none
+            return None
 
     @property
     def _folder(self) -> Path:

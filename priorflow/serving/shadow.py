@@ -17,7 +17,6 @@ from functools import partial
 from threading import Lock
 from typing import Final, final
 
-from posterior.snapshot import LedgerError, Snapshot
 from priorflow.config import Settings
 from priorflow.console import Console
 from priorflow.learning import model_spec
@@ -128,9 +127,9 @@ class Candidates:
         """Ask the registry."""
         shadow = self._settings.serve.shadow
         if not isinstance(shadow, int):
-            return self._books.by_alias("candidate")
+            return self._books.with_history(self._books.by_alias("candidate"))
         self._named = self._named or self._books.by_version(shadow)
-        return self._named
+        return self._books.with_history(self._named)
 
     def last_good(self) -> Wanted | None:
         """Look nowhere: a shadow that cannot be looked up is done without."""
@@ -141,8 +140,14 @@ class Candidates:
         snapshot = wanted.snapshot
         self._books.require_ours(snapshot)
         answerer = self._apart.load(snapshot, posterior)
-        rule = rule_of(self._settings, self._history(), snapshot)
-        return Version(snapshot=snapshot, answerer=answerer, rule=rule, name=wanted.name)
+        rows = wanted.history() if wanted.history else ()
+        return Version(
+            snapshot=snapshot,
+            answerer=answerer,
+            rule=rule_of(self._settings, rows, snapshot),
+            name=wanted.name,
+            settled=wanted.history is not None,
+        )
 
     def keep(self, wanted: Wanted, posterior: bytes, version: Version) -> None:
         """Keep nothing."""
@@ -150,12 +155,6 @@ class Candidates:
     def close(self) -> None:
         """Let go of the ledger."""
         self._books.close()
-
-    def _history(self) -> Sequence[Snapshot]:
-        try:
-            return self._books.ledger()[0].history(self._settings.chain.name)
-        except LedgerError:
-            return ()
 
 
 @contextmanager

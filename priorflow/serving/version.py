@@ -28,12 +28,22 @@ class Answering(Protocol):
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """`name` is the registry's number, None while unpublished; `rule` None: nothing is ever withheld."""
+    """`name` is the registry's number, None while unpublished; `rule` None: nothing is ever withheld.
+
+    `settled` False: the rule was not chosen by the ledger's rows, for they could not be read. It is one that
+    was kept, or withholds everything, and is chosen anew as soon as they can be.
+    """
 
     snapshot: Snapshot
     answerer: Answering
     rule: Abstention | None
     name: str | None = None
+    settled: bool = True
+
+    @property
+    def provisional(self) -> bool:
+        """Tell whether everything is withheld only because nothing could be looked up."""
+        return not self.settled and self.rule is not None and not self.rule.events
 
 
 def answer_spec(settings: Settings) -> AnswerSpec:
@@ -68,6 +78,7 @@ def ready(
     *,
     rule: Abstention | None,
     name: str | None,
+    settled: bool,
 ) -> Version:
     """Make a snapshot ready to answer; NothingLearned if it knows no class."""
     answerer = answerer_of(
@@ -78,4 +89,4 @@ def ready(
         labels=snapshot.labels,
         window=snapshot.index,
     )
-    return Version(snapshot=snapshot, answerer=answerer, rule=rule, name=name)
+    return Version(snapshot=snapshot, answerer=answerer, rule=rule, name=name, settled=settled)

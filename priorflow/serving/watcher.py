@@ -18,6 +18,7 @@ from priorflow.serving.version import Version
 
 _TAKES_S: Final = 60.0  # how long a version may take to be tried
 _AGAIN_S: Final = 30.0  # how soon one that failed is tried again
+_WITHHELD: Final = "every answer is withheld: a threshold for serve.risk is chosen by the ledger's rows"
 
 Seconds = float
 
@@ -77,6 +78,7 @@ class Watcher:
         self._desk, self._places, self._poll_s, self._tell, self._now = desk, places, poll_s, tell, now
         self._who, self._absent = who, absent
         self._standing = Standing(trouble="not looked yet", since=now())
+        self._logged: Wanted | None = None  # whom the log named when it was last read
         self._failed: tuple[str, Seconds, str] | None = None  # sha, when to try again, why
         self._stop = Event()
         self._thread = Thread(target=self._watch, name="watcher", daemon=True)
@@ -105,7 +107,7 @@ class Watcher:
             self._stand(self._standing.by, trouble or self._absent)
             return
         present = self._desk.version
-        if present is None or present.snapshot.sha != wanted.snapshot.sha or present.name != wanted.name:
+        if present is None or _another(present, wanted):
             failed = self._take(wanted)
             if failed is not None:
                 self._stand(self._standing.by, failed)
@@ -123,12 +125,16 @@ class Watcher:
             self._stand(self._standing.by, f"the {self._who} cannot be looked up: {failed!r}")
 
     def _wanted(self) -> tuple[Wanted | None, str | None]:
-        """Return who should answer, and what was wrong on the way to know it."""
+        """Return who should answer, and what was wrong on the way to know it.
+
+        Whom the log named stays wanted while it cannot be read: an alias may lag behind it.
+        """
         trouble = None
         try:
-            found = self._places.by_decision()
+            found = self._logged = self._places.by_decision()
         except LedgerError as failed:
-            found, trouble = None, f"the decision log cannot be read: {failed}"
+            trouble = f"the decision log cannot be read: {failed}"
+            found = None if self._logged is None else replace(self._logged, history=None)
         if found is None:
             try:
                 found = self._places.by_alias()
@@ -163,13 +169,21 @@ class Watcher:
         return None
 
     def _stand(self, by: By | None, trouble: str | None) -> None:
-        before = self._standing
+        before, version = self._standing, self._desk.version
+        if version is not None and version.provisional:
+            trouble = _WITHHELD if trouble is None else f"{trouble}; {_WITHHELD}"
         if (by, trouble) == (before.by, before.trouble):
             return
         since = before.since if (trouble is None) == (before.trouble is None) else self._now()
         self._standing = replace(before, by=by, trouble=trouble, since=since)
         with suppress(Exception):  # who listens may have gone; that is no reason to stop looking
             self._tell(self._standing)
+
+
+def _another(present: Version, wanted: Wanted) -> bool:
+    """Tell whether somebody else is wanted, or the same under a rule that can be chosen only now."""
+    settles = wanted.history is not None and not present.settled
+    return settles or (present.snapshot.sha, present.name) != (wanted.snapshot.sha, wanted.name)
 
 
 def _verified(wanted: Wanted, posterior: bytes) -> None:

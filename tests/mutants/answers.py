@@ -10,6 +10,7 @@ _ANSWER = "tests/trainers/test_answer.py::"
 _ABSTAIN = "tests/trainers/test_abstention.py::"
 _DESK = "tests/app/serving/test_desk.py::"
 _WATCHER = "tests/app/serving/test_watcher.py::"
+_SERVICE = "tests/app/serving/test_service.py::"
 
 ANSWERS: Final[tuple[Mutant, ...]] = (
     *bugs(
@@ -144,6 +145,49 @@ ANSWERS: Final[tuple[Mutant, ...]] = (
             "if found is None and self._desk.version is None:",
             "if self._desk.version is None:",
             _WATCHER + "test_the_log_is_followed_and_looked_at_again_costs_nothing",
+        ),
+        (
+            "an alias is believed more than what the log said last",
+            "found = None if self._logged is None else replace(self._logged, history=None)",
+            "found = None",
+            _WATCHER + "test_an_alias_that_lags_behind_a_log_that_was_read_is_not_followed_while_it_is_away",
+        ),
+        (
+            "what the log does not say any more is still believed",
+            "found = self._logged = self._places.by_decision()",
+            "found = self._logged = self._places.by_decision() or self._logged",
+            _WATCHER + "test_an_alias_that_lags_behind_a_log_that_was_read_is_not_followed_while_it_is_away",
+        ),
+        (
+            "a threshold that could not be chosen never is",
+            "wanted.history is not None and not present.settled",
+            "False",
+            _WATCHER + "test_a_threshold_that_could_not_be_chosen_is_once_the_ledger_is_back",
+        ),
+    ),
+    *bugs(
+        "following",
+        "priorflow/serving/following.py",
+        (
+            "a threshold that was kept is not used for an alias",
+            "            rule = self._kept_rule(snapshot, rule)\n",
+            "            pass\n",
+            _SERVICE
+            + "test_an_alias_in_an_outage_answers_by_the_threshold_that_was_kept_and_takes_none_away",
+        ),
+        (
+            "a threshold of another snapshot is used",
+            " or kept.snapshot.sha != snapshot.sha:",
+            ":",
+            _SERVICE
+            + "test_an_alias_in_an_outage_answers_by_the_threshold_that_was_kept_and_takes_none_away",
+        ),
+        (
+            "who has no threshold takes the one that was kept",
+            " and not self._worth_more(version)",
+            "",
+            _SERVICE
+            + "test_an_alias_in_an_outage_answers_by_the_threshold_that_was_kept_and_takes_none_away",
         ),
     ),
 )

@@ -26,10 +26,16 @@ from posterior.snapshot import Snapshot
 from priorflow.case import CASE
 from priorflow.config import ConfigError, Settings
 from priorflow.console import Silent
+from priorflow.learning import model_spec
 from priorflow.run import execute
+from priorflow.serving.champions import Wanted
+from priorflow.serving.following import OnThisMachine
 from priorflow.serving.service import Service, opened
+from priorflow.serving.version import Version
 from tests.app.histories import history
 from tests.app.streams import archived, small_settings, small_stream
+from trainers.abstention import Abstention
+from trainers.model import AdaptedModel
 
 pytestmark = pytest.mark.slow
 LIMIT_S = 120  # a shadow loads at the lowest priority
@@ -195,6 +201,64 @@ def test_a_rule_that_was_kept_is_not_used_for_another_risk(here: Path) -> None:
             answer = client.post("/predict", json={"text": "win cheap cash offer now"}).json()
             assert answer["risk"] == said
             assert answer["abstain"] is (risk == 0.3)  # for which nothing was ever shown
+
+
+def test_a_threshold_is_chosen_once_the_ledger_is_back_and_what_is_withheld_till_then_is_told(
+    here: Path,
+) -> None:
+    settings = settings_in(here)
+    promote(settings, windows(settings)[-1].sha)
+    with serving(settings):
+        pass
+    ledger, away = here / "home" / "ledger.db", here / "away.db"
+    ledger.rename(away)
+    with serving(settings_in(here, **{"serve.risk": 0.3})) as (_, client):
+        assert withheld(client)
+        assert "every answer is withheld" in client.get("/readyz").json()["trouble"]
+        away.rename(ledger)
+        until(False, lambda: withheld(client))
+        until(None, lambda: client.get("/readyz").json()["trouble"])
+    assert kept(here)["rule"]["risk"] == 0.3
+
+
+def withheld(client: TestClient) -> bool:
+    return bool(client.post("/predict", json={"text": "win cheap cash offer now"}).json()["abstain"])
+
+
+def kept(here: Path) -> Any:
+    return json.loads((here / "home/serving/main/serving.json").read_text(encoding="utf-8"))
+
+
+def test_an_alias_in_an_outage_answers_by_the_threshold_that_was_kept_and_takes_none_away(
+    here: Path,
+) -> None:
+    settings = settings_in(here)
+    row, other = windows(settings)[-1], windows(settings)[-2]
+    promote(settings, row.sha)
+    with serving(settings):
+        pass
+    before = kept(here)
+    (here / "home" / "ledger.db").rename(here / "away.db")
+    for risk, named, known in ((0.1, row, True), (0.3, row, False), (0.1, other, False), (None, row, True)):
+        version = by_alias(settings_in(here, **{"serve.risk": risk}), named)
+        assert version.provisional is not known
+        if risk == 0.1 and known:
+            assert version.rule == Abstention(**before["rule"])
+        assert kept(here) == before
+    shutil.rmtree(here / "home/serving")
+    assert by_alias(settings, other).provisional
+    assert kept(here)["snapshot"] == other.sha  # better than nobody
+
+
+def by_alias(settings: Settings, row: Snapshot) -> Version:
+    """Have a version that only the registry names take over."""
+    places = OnThisMachine(settings, AdaptedModel(model_spec(settings)))
+    posterior = open_blobs(settings.blobs_url).get(row.posterior)
+    wanted = Wanted(snapshot=row, posterior=lambda: posterior, by="alias", name="7")
+    version = places.ready(wanted, posterior)
+    places.keep(wanted, posterior, version)
+    places.close()
+    return version
 
 
 def test_a_damaged_champion_does_not_take_over(here: Path) -> None:

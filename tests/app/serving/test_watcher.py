@@ -17,7 +17,9 @@ from priorflow.serving.desk import Desk
 from priorflow.serving.version import Version
 from priorflow.serving.watcher import Standing, Watcher
 from tests.app.serving.clerk import RULE, Clerk, snapshot
+from trainers.abstention import Abstention
 
+NOTHING_KNOWN = Abstention(risk=0.1, alpha=0.05, at=None, events=0, answered=0, wrong=0)
 BYTES = {index: f"posterior {index}".encode() for index in range(4)}
 
 
@@ -59,7 +61,15 @@ class Town:
         assert hashlib.sha256(posterior).hexdigest() == wanted.snapshot.posterior
         self.made += 1
         clerk = Clerk(str(wanted.snapshot.index), fails=self.fails)
-        return Version(snapshot=wanted.snapshot, answerer=clerk, rule=RULE, name=wanted.name)
+        known = wanted.history is not None
+        rule = RULE if known or wanted.by != "alias" else NOTHING_KNOWN
+        return Version(
+            snapshot=wanted.snapshot,
+            answerer=clerk,
+            rule=rule,
+            name=wanted.name,
+            settled=known or rule is RULE,
+        )
 
     def keep(self, wanted: Wanted, posterior: bytes, version: Version) -> None:
         keep(self.folder, wanted, posterior, version.rule)
@@ -134,7 +144,7 @@ def test_before_anybody_was_promoted_nobody_answers(
 
 
 def test_the_alias_where_the_log_says_nothing(watcher: Watcher, desk: Desk, town: Town) -> None:
-    town.alias = wanted(1)
+    town.alias = replace(wanted(1), history=list)
     watcher.look()
     assert (answering(desk), watcher.standing.by, watcher.standing.trouble) == (1, "alias", None)
 
@@ -156,6 +166,39 @@ def test_the_last_good_version_stays_while_the_log_is_away_and_that_is_said(
     watcher.look()
     assert watcher.standing.trouble is None
     assert len(told) == 3
+
+
+def test_an_alias_that_lags_behind_a_log_that_was_read_is_not_followed_while_it_is_away(
+    watcher: Watcher, desk: Desk, town: Town
+) -> None:
+    """A rollback whose alias could not be moved stands, though the alias still names who was rolled back."""
+    town.alias = town.log = wanted(2)
+    watcher.look()
+    town.log = wanted(1)
+    watcher.look()
+    town.log = LedgerUnavailable("gone")
+    watcher.look()
+    assert (answering(desk), watcher.standing.by) == (1, "decision log")
+    assert "cannot be read" in (watcher.standing.trouble or "")
+    town.log = None  # another ledger, in which nobody was promoted
+    watcher.look()
+    assert (answering(desk), watcher.standing.by) == (2, "alias")
+
+
+def test_a_threshold_that_could_not_be_chosen_is_once_the_ledger_is_back(
+    watcher: Watcher, desk: Desk, town: Town
+) -> None:
+    town.log, town.alias = LedgerUnavailable("gone"), wanted(1)
+    for _ in range(2):
+        watcher.look()
+    assert (answering(desk), town.made) == (1, 1)
+    assert "cannot be read" in (watcher.standing.trouble or "")
+    assert "every answer is withheld" in (watcher.standing.trouble or "")
+    town.log = replace(wanted(1), history=list)
+    for _ in range(2):
+        watcher.look()
+    assert desk.version is not None
+    assert (desk.version.rule, town.made, watcher.standing.trouble) == (RULE, 2, None)
 
 
 def test_a_server_starts_with_the_last_good_version_while_all_is_away(
