@@ -265,6 +265,11 @@ class SqlLedger:
         with self._read() as connection:
             return rows.outbox_row(connection, sha, target)
 
+    def posts(self, sha: str) -> Sequence[OutboxRow]:
+        """Return all outbox rows of this name, whatever their target, oldest first."""
+        with self._read() as connection:
+            return rows.outbox_rows(connection, sha)
+
     def reference(self, sha: str, target: str) -> str | None:
         """Return what a snapshot is called in `target`, or None when not yet published."""
         one = select(outbox.c.reference).where(outbox.c.sha == sha, outbox.c.target == target)

@@ -166,6 +166,12 @@ def outbox_row(connection: Connection, sha: str, target: str) -> OutboxRow | Non
     return _outbox(row) if row else None
 
 
+def outbox_rows(connection: Connection, sha: str) -> Sequence[OutboxRow]:
+    """Return the outbox rows of this name for any target, oldest first."""
+    rows = select(outbox).where(outbox.c.sha == sha).order_by(outbox.c.id)
+    return [_outbox(row) for row in connection.execute(rows).mappings()]
+
+
 def _outbox(row: RowMapping) -> OutboxRow:
     names = ("sha", "target", "attempts", "reference", "error")
     return OutboxRow(**{name: row[name] for name in names})

@@ -280,6 +280,11 @@ class MemoryLedger:
         """Return the outbox row of this name for `target`, published or not; None if there is none."""
         return self._outbox.get((sha, target))
 
+    def posts(self, sha: str) -> Sequence[OutboxRow]:
+        """Return all outbox rows of this name, whatever their target, oldest first."""
+        with self._lock:
+            return [row for row in self._outbox.values() if row.sha == sha]
+
     def reference(self, sha: str, target: str) -> str | None:
         """Return what a snapshot is called in `target`, or None when not yet published."""
         row = self._outbox.get((sha, target))

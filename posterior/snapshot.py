@@ -370,6 +370,10 @@ class Ledger(Protocol):
         """Return the outbox row of this name for `target`, published or not; None if there is none."""
         ...
 
+    def posts(self, sha: str) -> Sequence[OutboxRow]:
+        """Return all outbox rows of this name, whatever their target, oldest first."""
+        ...
+
     def reference(self, sha: str, target: str) -> str | None:
         """Return what a snapshot is called in `target`, or None when not yet published."""
         ...

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from connectors.aliases import Aliases, Settled
+from connectors.aliases import Aliases, Settled, wanted_aliases
 from connectors.blobs import MemoryBlobs, open_blobs
 from connectors.crash import live
 from connectors.decision_log import champion, fallback, previous
+from connectors.lease import _started, this_owner
 from connectors.ledger import open_ledger
 from connectors.memory_ledger import MemoryLedger
 from connectors.memory_registry import MemoryRegistry
 from connectors.mlflow_registry import MlflowRegistry
-from posterior.registry import Registry, RegistryUnavailable
-from posterior.snapshot import Action, Blobs, Decision, Ledger, Snapshot
+from posterior.registry import Registry, RegistryRefused, RegistryUnavailable
+from posterior.snapshot import IN_CHARGE, Action, Blobs, Decision, Ledger, Snapshot
 from tests.connectors.chain_builder import CIRCUMSTANCE, Writer
 
 
@@ -76,11 +86,58 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     ledger.close()
 
 
-def test_nobody_in_charge_takes_nobody_s_alias_away(place: Place) -> None:
+def test_a_new_ledger_takes_nobody_s_alias_away(place: Place) -> None:
+    other = place.publish(Writer.on_new_chain(place.ledger, place.blobs, "other").learn())
+    for registry in (place.registry, Altered(place.registry, other)):
+        place.registry.assert_aliases({"champion": other})
+        assert place.settle(registry=registry).heard is None
+        assert place.aliases() == {"champion": other}
+        assert place.log() == []
+
+
+def test_an_alias_moved_by_hand_before_any_promotion_is_adopted(place: Place) -> None:
     place.registry.assert_aliases({"champion": "2"})
-    assert place.settle().heard is None
-    assert place.aliases() == {"champion": "2"}
-    assert place.log() == []
+    for _ in range(2):
+        place.settle()
+        assert place.aliases() == {"champion": "2"}
+        assert place.log() == [("alias", "promote", 2)]
+    place.registry.assert_aliases({"champion": "1"})
+    place.settle()
+    assert place.aliases() == {"champion": "1", "previous": "2"}
+    assert place.log() == [("alias", "promote", 2), ("alias", "promote", 1)]
+
+
+def test_one_that_does_not_verify_is_taken_away_while_nobody_is_in_charge(place: Place) -> None:
+    """The line comes first; whoever dies before it is gone has it taken away by the next."""
+
+    def away() -> None:
+        message = "no route"
+        raise RegistryUnavailable(message)
+
+    altered = Altered(place.registry, "2")
+    place.registry.assert_aliases({"champion": "2"})
+    with pytest.raises(RegistryUnavailable):
+        place.settle(registry=Meanwhile(altered, "assert_aliases", away))
+    for _ in range(2):
+        place.settle(registry=altered)
+        assert place.aliases() == {}
+        assert place.log() == [("alias", "refuse", 2)]
+
+
+class Altered:
+    """A registry in which the files of one version are no longer what was published."""
+
+    def __init__(self, inner: Registry, version: str) -> None:
+        self._inner, self._version = inner, version
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def fetch(self, version: str) -> tuple[Snapshot, bytes]:
+        if version == self._version:
+            message = "it was altered"
+            raise RegistryRefused(message)
+        return self._inner.fetch(version)
 
 
 def die_at(step: str) -> Callable[[str], None]:
@@ -188,6 +245,164 @@ def test_a_decision_while_aliases_are_settled_is_what_they_say_in_the_end(
     if place.log() != expected[:1]:  # it happened
         assert place.log() == expected
         assert place.aliases() == {"champion": "3", "previous": "1"}
+
+
+@pytest.mark.parametrize("then", ["dies", "is overtaken again"])
+def test_a_settler_that_comes_late_decides_nothing(place: Place, then: str) -> None:
+    """It has read the log up to one line, and points the alias after the next one was carried out."""
+    place.decide("promote", place.rows[0])
+    place.settle()
+    place.decide("promote", place.rows[1])
+
+    def overtaken() -> None:
+        place.decide("promote", place.rows[2])
+        place.settle()
+
+    def after(step: str) -> None:
+        if step == "before-noted":
+            assert place.aliases()["champion"] == "2"
+            if then == "dies":
+                raise Died
+            place.settle()
+
+    with suppress(Died):
+        place.settle(after, registry=Meanwhile(place.registry, "assert_aliases", overtaken))
+    for _ in range(2):
+        place.settle()
+        assert place.aliases() == {"champion": "3", "previous": "2"}
+    ours = [("ada", "promote", row) for row in (1, 2, 3)]
+    assert place.log() == [*ours, ("alias", "refuse", 3)]
+    assert "carried out line 1 may have put it late" in place.ledger.decisions("main")[-1].evidence["reason"]
+
+
+@pytest.mark.parametrize("overtaken", [False, True])
+def test_a_dead_settler_s_late_move_is_put_back_once_and_then_a_hand_is_heard(
+    place: Place, overtaken: bool
+) -> None:
+    place.decide("promote", place.rows[0])
+    place.settle()
+    place.decide("promote", place.rows[1])
+
+    def promoted_beside() -> None:
+        place.decide("promote", place.rows[2])
+        place.settle()
+
+    with somebody() as name, pytest.raises(Died):
+        place.settle(
+            die_at("before-noted"),
+            registry=Meanwhile(place.registry, "assert_aliases", promoted_beside, at=1 if overtaken else 2),
+            by=name,
+        )
+    place.settle()
+    if not overtaken:
+        promoted_beside()
+    assert place.aliases()["champion"] == "3"
+    place.registry.assert_aliases({"champion": "2"})
+    place.settle()
+    assert place.aliases() == {"champion": "2", "previous": "3"}
+    assert place.log()[-1] == ("alias", "rollback", 2)
+
+
+def test_who_moves_late_while_another_looks_at_a_hand_s_work_is_not_taken_for_it(place: Place) -> None:
+    """A settler asks and moves between the look at who asked and the look at where the alias is."""
+    asleep, awake, moved = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(step: str) -> None:
+        if step == "before-alias":
+            asleep.set()
+            assert awake.wait(10)
+        if step == "before-noted":
+            moved.set()
+            raise Died
+
+    def wake() -> None:
+        awake.set()
+        assert moved.wait(10)
+
+    place.decide("promote", place.rows[0])
+    place.settle()
+    place.decide("promote", place.rows[1])
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(place.settle, slow)
+        assert asleep.wait(10)
+        place.decide("promote", place.rows[2])
+        place.settle()
+        place.registry.assert_aliases({"champion": "1"})
+        place.settle(registry=Meanwhile(place.registry, "aliases", wake, at=2))
+        with pytest.raises(Died):
+            late.result()
+    assert place.aliases() == {"champion": "3", "previous": "2"}
+    assert [line[:2] for line in place.log()] == [("ada", "promote")] * 3 + [("alias", "refuse")]
+
+
+@contextmanager
+def somebody() -> Iterator[str]:
+    """Give the name of an asker that is dead afterwards."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        host, _, where, _ = this_owner().split("/")
+        yield f"{host}/{process.pid}/{where}/{_started(process.pid)} somebody"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+class Stepped:
+    """A ledger or registry that has something done before each call."""
+
+    def __init__(self, inner: Any, step: Callable[[], None]) -> None:
+        self._inner, self._step = inner, step
+
+    def __getattr__(self, name: str) -> Any:
+        self._step()
+        return getattr(self._inner, name)
+
+
+# What happens: a promotion of one of three, or a settler, at whose steps something happens, and who may die.
+Happens = list[Any]
+STEPS = st.integers(0, 30)
+PROMOTED = st.integers(0, 2)
+UNDISTURBED: st.SearchStrategy[Any] = st.tuples(st.builds(dict), st.none() | STEPS)
+
+
+def disturbed(by: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    inner = st.lists(PROMOTED | by, min_size=1, max_size=3)
+    return st.tuples(st.dictionaries(STEPS, inner, min_size=1, max_size=2), st.none() | STEPS)
+
+
+HAPPENS = st.lists(PROMOTED | disturbed(UNDISTURBED | disturbed(UNDISTURBED)), max_size=5)
+
+
+def let(place: Place, happens: Happens) -> None:
+    for one in happens:
+        if isinstance(one, int):
+            place.decide("promote", place.rows[one])
+            continue
+        step = partial(meanwhile, place, itertools.count(), *one)
+        with suppress(Died):
+            place.settle(ledger=Stepped(place.ledger, step), registry=Stepped(place.registry, step))
+
+
+def meanwhile(place: Place, steps: Iterator[int], happens: Mapping[int, Happens], dies: int | None) -> None:
+    at = next(steps)
+    let(place, happens.get(at, []))
+    if at == dies:
+        raise Died
+
+
+@given(HAPPENS)
+@settings(max_examples=300)
+def test_whoever_sleeps_dies_and_overtakes_whom_nothing_is_decided_that_nobody_decided(
+    happens: Happens,
+) -> None:
+    blobs = MemoryBlobs()
+    place = Place.built(MemoryLedger(blobs), blobs, MemoryRegistry())
+    let(place, [0, ({}, None), *happens])
+    place.settle()
+    log = place.ledger.decisions("main")
+    assert not [line for line in log if line.actor == "alias" and line.action in IN_CHARGE]
+    wanted = wanted_aliases(place.ledger, "main", "mlflow")
+    assert place.aliases() == {alias: version for alias, version in wanted.items() if version is not None}
 
 
 def test_a_registry_that_is_away_changes_nothing(place: Place) -> None:

@@ -552,6 +552,14 @@ class TestOutbox:
         row = store.ledger().posted("a place", "elsewhere")
         assert row is not None
         assert (row.reference, row.error) == ("3", None)
+        ledger.published("a place", "nowhere", "1")
+        ledger.published("another place", "elsewhere", "1")
+        found = store.ledger().posts("a place")
+        assert [(row.sha, row.target, row.reference) for row in found] == [
+            ("a place", "elsewhere", "3"),
+            ("a place", "nowhere", "1"),
+        ]
+        assert ledger.posts("no place") == []
 
     @pytest.mark.usefixtures("writer")
     def test_how_far_somebody_is_never_moves_back(self, store: Store) -> None:

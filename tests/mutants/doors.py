@@ -8,6 +8,8 @@ from tests.mutants.mutant import Mutant, bugs
 
 _SMOKE = "tests/app/test_smoke.py::"
 _HERALD = "tests/connectors/test_herald.py::"
+_ALIASES = "tests/connectors/test_aliases.py::"
+_OVERTAKEN = _ALIASES + "test_whoever_sleeps_dies_and_overtakes_whom_nothing_is_decided_that_nobody_decided"
 _DECISIONS = "tests/app/serving/test_decisions.py::"
 _SAYS_NOTHING = _DECISIONS + "test_a_key_that_says_nothing_opens_nothing"
 
@@ -68,6 +70,64 @@ DOORS: Final[tuple[Mutant, ...]] = (
             "if worth_telling(log, seq) and begin(self._ledger, self._chain) <= seq:",
             "if worth_telling(log, seq):",
             _HERALD + "test_of_two_who_tell_at_once_the_late_one_moves_nothing_back",
+        ),
+    ),
+    *bugs(
+        "aliases",
+        "connectors/aliases.py",
+        (
+            "what a settler wrote late is a person's decision",
+            "if asking.stands and asking.version == found)",
+            "if False)",
+            _ALIASES + "test_a_settler_that_comes_late_decides_nothing",
+        ),
+        (
+            "nobody says that he is about to move it",
+            "ask(self.ledger, self.target, self.by, line, version)]",
+            "Asking(line=line, name=self.by, version=version)]",
+            _ALIASES + "test_a_settler_that_comes_late_decides_nothing",
+        ),
+        (
+            "who moves while one looks is not seen",
+            "        if before != list(askings(self.ledger, self.target, log)):\n",
+            "        if False:\n",
+            _ALIASES + "test_who_moves_late_while_another_looks_at_a_hand_s_work_is_not_taken_for_it",
+        ),
+        (
+            "what was asked for is crossed out though the log has moved",
+            "            over += self._point(log, newest or {})\n",
+            "            [cross_out(self.ledger, self.target, a) for a in self._point(log, newest or {})]\n",
+            _OVERTAKEN,
+        ),
+        (
+            "what the living asked for is crossed out by others",
+            "if asking.is_by(self.by) or asking.gone]",
+            "]",
+            _ALIASES + "test_a_settler_that_comes_late_decides_nothing",
+        ),
+        (
+            "what the dead asked for stands for ever",
+            "if asking.is_by(self.by) or asking.gone]",
+            "if asking.is_by(self.by)]",
+            _ALIASES + "test_a_dead_settler_s_late_move_is_put_back_once_and_then_a_hand_is_heard",
+        ),
+        (
+            "a hand is not heard while nobody is in charge",
+            "            return self._judged_first(str(version))\n",
+            "            return None\n",
+            _ALIASES + "test_an_alias_moved_by_hand_before_any_promotion_is_adopted",
+        ),
+        (
+            "what does not verify keeps the name",
+            '            self.registry.assert_aliases({"champion": None})\n',
+            "            pass\n",
+            _ALIASES + "test_one_that_does_not_verify_is_taken_away_while_nobody_is_in_charge",
+        ),
+        (
+            "a new ledger takes another's alias away",
+            "if self._reference(row.sha) == version), None)",
+            "), None)",
+            _ALIASES + "test_a_new_ledger_takes_nobody_s_alias_away",
         ),
     ),
     *bugs(
