@@ -59,7 +59,7 @@ class ServeSettings(Section):
     max_wait: Duration = 2_000
     """Longest line, as far as one can tell; beyond it requests are refused with 429."""
     timeout: Duration = 10_000
-    """How long a request may take before it is given up."""
+    """How long a request may take before it is given up, its body included."""
 
     breaker: FailureSettings = FailureSettings()
     """When the model fails at so many texts that `score` stops."""

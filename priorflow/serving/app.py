@@ -22,7 +22,7 @@ from priorflow.serving import decisions, problems
 from priorflow.serving.comparing import Heard
 from priorflow.serving.desk import Desk, Full, NobodyInCharge, Told
 from priorflow.serving.gauges import Gauges
-from priorflow.serving.limits import BodyLimit, require_key
+from priorflow.serving.limits import BodyLimit, require_key, waited_s
 from priorflow.serving.problems import Problem
 from priorflow.serving.shadow import Shadow, tile
 from priorflow.serving.watcher import Watcher
@@ -31,6 +31,7 @@ from priorflow.serving.wire import AnswerOut, AnswersOut, Asked, EventIn, Events
 _REFUSALS: Final = (
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
     HTTPStatus.TOO_MANY_REQUESTS,
@@ -72,7 +73,7 @@ def application(
     )
     app.openapi = lambda: _with_limits(FastAPI.openapi(app), settings.serve)  # type: ignore[method-assign] # FastAPI's documented way
     problems.install(app)
-    app.add_middleware(BodyLimit, most=settings.serve.max_body)
+    app.add_middleware(BodyLimit, most=settings.serve.max_body, within_s=settings.serve.timeout / 1000)
     _predictions(app, settings, desk, gauges, shadow)
     _states(app, desk, watcher, gauges)
     kept = Kept(settings, also=lambda: [] if shadow is None else [tile(shadow.standing)])
@@ -105,7 +106,7 @@ def _predictions(app: FastAPI, settings: Settings, desk: Desk, gauges: Gauges, s
             require_key(request, key)
             events = body.events if isinstance(body, EventsIn) else [body]
             _fits(events, serve.max_events, serve.max_chars)
-            told = await _told(desk, events, serve.timeout / 1000)
+            told = await _told(desk, events, serve.timeout / 1000, waited_s(request))
         except Problem as refused:
             gauges.refused(refused.status)
             raise
@@ -138,10 +139,10 @@ def _fits(events: Sequence[EventIn], most: int, chars: int) -> None:
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail)
 
 
-async def _told(desk: Desk, events: Sequence[EventIn], timeout_s: float) -> Told:
+async def _told(desk: Desk, events: Sequence[EventIn], timeout_s: float, begun_s: float) -> Told:
     try:
         asked = desk.ask([_asked(event) for event in events])
-        return await asyncio.wait_for(asyncio.wrap_future(asked), timeout_s)
+        return await asyncio.wait_for(asyncio.wrap_future(asked), timeout_s - begun_s)
     except Full as full:
         after = {"Retry-After": str(max(1, math.ceil(full.after_s)))}
         raise Problem(HTTPStatus.TOO_MANY_REQUESTS, str(full), after) from full

@@ -42,7 +42,7 @@ def application(settings: Settings, console: Console) -> FastAPI:
     """Return what answers: a page, whether the process lives, and what the page's buttons ask for."""
     app, kept = FastAPI(title="priorflow run", openapi_url=None), Kept(settings)
     problems.install(app)
-    app.add_middleware(BodyLimit, most=settings.serve.max_body)
+    app.add_middleware(BodyLimit, most=settings.serve.max_body, within_s=settings.serve.timeout / 1000)
     decisions.offer(app, settings, console, decided=kept.forget)
 
     @app.get("/", response_class=HTMLResponse)

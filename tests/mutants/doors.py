@@ -10,6 +10,7 @@ _SMOKE = "tests/app/test_smoke.py::"
 _HERALD = "tests/connectors/test_herald.py::"
 _ALIASES = "tests/connectors/test_aliases.py::"
 _OVERTAKEN = _ALIASES + "test_whoever_sleeps_dies_and_overtakes_whom_nothing_is_decided_that_nobody_decided"
+_APP = "tests/app/serving/test_app.py::"
 _DECISIONS = "tests/app/serving/test_decisions.py::"
 _SAYS_NOTHING = _DECISIONS + "test_a_key_that_says_nothing_opens_nothing"
 
@@ -158,6 +159,28 @@ DOORS: Final[tuple[Mutant, ...]] = (
             r"-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069",
             "",
             _DECISIONS + "test_what_does_not_fit_is_told_where",
+        ),
+    ),
+    *bugs(
+        "limits",
+        "priorflow/serving/limits.py",
+        (
+            "who sends slowly is waited for",
+            "asyncio.timeout(self._within_s)",
+            "asyncio.timeout(None)",
+            _APP + "test_a_body_that_does_not_come_is_given_up_and_the_connection_with_it",
+        ),
+        (
+            "a connection is left with half a body to come",
+            'response(HTTPStatus.REQUEST_TIMEOUT, detail, {"Connection": "close"})',
+            "response(HTTPStatus.REQUEST_TIMEOUT, detail)",
+            _APP + "test_a_body_that_does_not_come_is_given_up_and_the_connection_with_it",
+        ),
+        (
+            "the time of a body is not part of the request's",
+            "    return time.monotonic() - float(request.scope[_BEGUN])\n",
+            "    return 0.0\n",
+            _APP + "test_a_body_that_came_slowly_leaves_less_time_for_the_answer",
         ),
     ),
     *bugs(

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import select
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 from priorflow.config import load
 from priorflow.serving.app import application
 from priorflow.serving.desk import Desk
 from priorflow.serving.gauges import Gauges
+from priorflow.serving.listening import listening
 from priorflow.serving.watcher import Standing, Watcher
 from stream.prediction_id import event_of
 from tests.app.serving.clerk import Clerk, version
@@ -179,6 +184,53 @@ def test_what_takes_too_long_is_given_up() -> None:
     server.desk.stop()
 
 
+@contextmanager
+def listened_to(server: Server) -> Iterator[Callable[[], socket.socket]]:
+    """Serve over a real socket; what is given connects to it."""
+    served = uvicorn.Server(uvicorn.Config(server.client.app, log_config=None, lifespan="off"))
+    place = listening("127.0.0.1", 0)
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(served.run, [place])
+        try:
+            yield lambda: socket.create_connection(place.getsockname()[:2], timeout=10)
+        finally:
+            served.should_exit = True
+            ended.result(30)
+            server.desk.stop()
+
+
+BODY = b'{"text": "a"}'
+HEAD = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n"
+
+
+@pytest.mark.parametrize("sent", [b"", BODY[:1]])
+def test_a_body_that_does_not_come_is_given_up_and_the_connection_with_it(sent: bytes) -> None:
+    with listened_to(Server(timeout="50ms").in_charge()) as connect, connect() as client:
+        client.sendall(HEAD + sent)
+        with client.makefile("rb") as heard:
+            head, _, body = heard.read().partition(b"\r\n\r\n")  # to its end: it was closed
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert PROBLEM.encode() in head
+        assert b"connection: close" in head.lower()  # at once, not when it has been idle for long
+        assert "serve.timeout" in json.loads(body)["detail"]
+
+
+def test_a_body_that_came_slowly_leaves_less_time_for_the_answer() -> None:
+    """Of two whose bodies are whole at the same time, the one that began earlier is given up earlier."""
+    server = Server(timeout="2s").in_charge()
+    server.clerk.gate = threading.Event()
+    with listened_to(server) as connect, connect() as slow, connect() as quick:
+        slow.sendall(HEAD + BODY[:1])
+        threading.Event().wait(1)
+        slow.sendall(BODY[1:])
+        quick.sendall(HEAD + BODY)
+        first, _, _ = select.select([slow, quick], [], [], 30)
+        assert first == [slow]
+        for client in (slow, quick):
+            assert client.recv(1 << 16).startswith(b"HTTP/1.1 503 ")
+        server.clerk.gate.set()
+
+
 @pytest.mark.parametrize(
     ("header", "status"),
     [(None, 401), ("Bearer wrong", 401), ("Basic k3y", 401), ("Bearer k3y", 200), ("bearer k3y", 200)],
@@ -221,7 +273,7 @@ def test_meters_count_what_happened(server: Server) -> None:
 def test_openapi_has_examples_and_every_problem(server: Server) -> None:
     told = server.client.get("/openapi.json").json()
     predict = told["paths"]["/predict"]["post"]
-    assert {"200", "400", "401", "413", "422", "429", "503"} <= set(predict["responses"])
+    assert {"200", "400", "401", "408", "413", "422", "429", "503"} <= set(predict["responses"])
     assert all(PROBLEM in predict["responses"][s]["content"] for s in ("401", "413", "422", "429", "503"))
     assert predict["responses"]["429"]["content"][PROBLEM]["schema"]["required"] == [
         "title",
