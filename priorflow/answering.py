@@ -10,17 +10,21 @@ from stream.plan import canonical_json
 from trainers.abstention import Abstention, Tally, abstention
 
 ANSWERING: Final = "answering.json"
-FORMAT: Final = 1
+FORMAT: Final = 2  # 1 does not say how many draws: those of the chain's `learn.draws`
 ALL: Final = 1.0  # a risk that withholds nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answering:
-    """How a snapshot answers; `confidences` add up the newest windows, a `risk` of 1 withholds nothing."""
+    """How a snapshot answers: by so many `draws`, and by a threshold on the newest windows' `confidences`.
+
+    These are added up; a `risk` of 1 withholds nothing.
+    """
 
     snapshot: str
     settings: Json
     encoder: str
+    draws: int
     confidences: Tally
     risk: float
     alpha: float

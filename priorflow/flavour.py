@@ -6,8 +6,8 @@
     requirements.txt, python_env.yaml        what it was published with
     input_example.json, serving_input_example.json
 
-All are functions of the snapshot, of the ledger's rows before it and of what is installed. MLflow is not
-imported: its format is written, so that publishing stays what it was.
+All are functions of the snapshot, of the ledger's rows before it, of how `serve` is set and of what is
+installed. MLflow is not imported: its format is written, so that publishing stays what it was.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from connectors.mlflow_registry import MANIFEST, POSTERIOR, Dressing, MlflowRegistry
 from posterior.snapshot import Ledger, LedgerCorrupt, Snapshot
-from priorflow.answering import ANSWERING, Answering
+from priorflow.answering import ALL, ANSWERING, Answering
 from priorflow.config import Settings
 from priorflow.opening import registry
 from trainers.abstention import CONFIDENCES, Tally
@@ -57,34 +57,37 @@ ABSENT: Final = ("version", "prediction_id")  # may be null
 EXAMPLE: Final = {"columns": ["text", "id"], "data": [["the kernel will not boot any more", "ticket-17"]]}
 # What decides an answer's bits, or reads these files.
 PINNED: Final = ("mlflow", "pandas", "priorflow", "safetensors", "tokenizers", "torch", "transformers")
-LOOKED_AT: Final = 100  # rows before a snapshot, at most, for its windows' confidences
 _PACKAGE: Final = "package:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Withholding:
-    """At which risk answers are withheld (1: none are), unless one asks for another; by how many windows."""
+class Serving:
+    """How a server answers: by how many draws (None: those it was learned with), and what it withholds.
 
+    At which risk (1: nothing is), unless one asks for another, and by how many windows.
+    """
+
+    draws: int | None = None
     risk: float = 0.1
     alpha: float = 0.05
     windows: int = 10
 
 
-def withholding(settings: Settings) -> Withholding:
-    """Return the rule by which the server withholds answers."""
+def as_served(settings: Settings) -> Serving:
+    """Return how the server of these settings answers."""
     serve = settings.serve
-    risk = 1.0 if serve.risk is None else serve.risk
-    return Withholding(risk=risk, alpha=serve.risk_alpha, windows=serve.risk_windows)
+    risk = ALL if serve.risk is None else serve.risk
+    return Serving(draws=serve.draws, risk=risk, alpha=serve.risk_alpha, windows=serve.risk_windows)
 
 
 def publishing(settings: Settings, ledger: Ledger) -> MlflowRegistry:
     """Return the registry for whoever may publish: each version it makes loads by MLflow alone."""
-    return registry(settings, flavour(ledger, settings.model.encoder, withholding(settings)))
+    return registry(settings, flavour(ledger, settings.model.encoder, as_served(settings)))
 
 
-def flavour(ledger: Ledger, encoder: str, rules: Withholding | None = None) -> Dressing:
+def flavour(ledger: Ledger, encoder: str, serving: Serving | None = None) -> Dressing:
     """Return what dresses a snapshot for MLflow; `encoder` is where it lies here."""
-    rules = rules or Withholding()
+    rules = serving or Serving()
 
     def dress(snapshot: Snapshot) -> dict[str, bytes]:
         return {
@@ -100,7 +103,7 @@ def flavour(ledger: Ledger, encoder: str, rules: Withholding | None = None) -> D
     return dress
 
 
-def answering(ledger: Ledger, snapshot: Snapshot, encoder: str, rules: Withholding) -> Answering:
+def answering(ledger: Ledger, snapshot: Snapshot, encoder: str, rules: Serving) -> Answering:
     """Return how a snapshot answers, by its chain's settings and its windows up to it."""
     chain = ledger.chain(snapshot.chain)
     if chain is None:
@@ -110,6 +113,7 @@ def answering(ledger: Ledger, snapshot: Snapshot, encoder: str, rules: Withholdi
         snapshot=snapshot.sha,
         settings=chain.settings,
         encoder=encoder,
+        draws=chain.settings["learn"]["draws"] if rules.draws is None else rules.draws,
         confidences=confidences(ledger, snapshot, rules.windows),
         risk=rules.risk,
         alpha=rules.alpha,
@@ -131,18 +135,16 @@ def confidences(ledger: Ledger, snapshot: Snapshot, windows: int) -> Tally:
 
 
 def _line(ledger: Ledger, snapshot: Snapshot) -> Iterator[Snapshot]:
-    """Walk back from a snapshot over rows in force, within its chain and not beyond `LOOKED_AT` rows."""
-    row = snapshot
-    for _ in range(LOOKED_AT):
+    """Walk back from a snapshot over rows in force, within its chain: those that a server goes by."""
+    row: Snapshot | None = snapshot
+    while row is not None:
         yield row
         sha = sha_before(row)
         found = None if sha is None else ledger.snapshot(sha)
-        if found is None or found[0].chain != snapshot.chain:
-            return
-        row = found[0]
+        row = None if found is None or found[0].chain != snapshot.chain else found[0]
 
 
-def ml_model(snapshot: Snapshot, rules: Withholding) -> dict[str, Any]:
+def ml_model(snapshot: Snapshot, rules: Serving) -> dict[str, Any]:
     """Return the content of MLmodel. No time and no id in it: the same snapshot gives the same bytes."""
     held = {"answering": ANSWERING, "manifest": MANIFEST, "posterior": POSTERIOR}
     return {
@@ -169,7 +171,7 @@ def ml_model(snapshot: Snapshot, rules: Withholding) -> dict[str, Any]:
     }
 
 
-def signature(rules: Withholding) -> dict[str, str]:
+def signature(rules: Serving) -> dict[str, str]:
     """Return what goes in and comes out, and what may be asked beside, in MLflow's form."""
     inputs = [{"name": name, "type": "string", "required": must} for name, must in INPUTS.items()]
     outputs = [{"name": name, **_column(kind, name not in ABSENT)} for name, kind in OUTPUTS.items()]

@@ -1,8 +1,9 @@
 """What a version takes along so that it can answer away from home, and the version opened there.
 
 `answering.json` lies beside posterior and manifest. It holds the chain's learning settings, whose sha the
-manifest has, and so what the model, the family, its draws and the encoder's bytes must be; and past
-windows' confidences, from which the rule follows by which an answer is withheld. Where the encoder lies it
+manifest has, and so what the model, the family and the encoder's bytes must be; and what a server of that
+time goes by besides: by how many draws it answers, and past windows' confidences, from which the rule follows
+by which an answer is withheld. Where the encoder lies it
 only suggests: a folder does not travel.
 """
 
@@ -29,6 +30,7 @@ from trainers.model import AdaptedModel, ModelSpec, encoder_folder
 from trainers.window import FamilySpec
 
 ENCODER: Final = "PRIORFLOW_ENCODER"  # where the encoder lies here
+_WITHOUT_DRAWS: Final = 1  # the format that does not say by how many draws a version answers
 
 
 class CannotOpen(ValueError):
@@ -40,6 +42,8 @@ def read_answering(data: bytes) -> Answering:
     try:
         said: dict[str, Any] = json.loads(data)
         form = said.pop("format")
+        if form == _WITHOUT_DRAWS:
+            form, said["draws"] = FORMAT, said["settings"]["learn"]["draws"]
         told = [(int(step), int(seen), int(right)) for step, seen, right in said.pop("confidences")]
         answering = Answering(confidences=told, **said)
     except (ValueError, TypeError, KeyError, AttributeError) as broken:
@@ -70,7 +74,7 @@ def open_published(folder: Path, encoder: str = "") -> Published:
     snapshot, posterior = _verified(folder, answering)
     where = encoder or os.environ.get(ENCODER) or answering.encoder
     try:
-        answerer = _answerer(_model(answering.settings, where), answering.settings, snapshot, posterior)
+        answerer = _answerer(_model(answering.settings, where), answering, snapshot, posterior)
     except NothingLearned:
         answerer = None
     return Published(snapshot=snapshot, answering=answering, answerer=answerer)
@@ -121,15 +125,16 @@ def _elsewhere(settings: Json) -> str:
     return f"name the folder that has sha256 {wanted} in {ENCODER}, or as model_config={{'encoder': FOLDER}}"
 
 
-def _answerer(spec: ModelSpec, settings: Json, snapshot: Snapshot, posterior: bytes) -> Answerer:
+def _answerer(spec: ModelSpec, answering: Answering, snapshot: Snapshot, posterior: bytes) -> Answerer:
     if spec.objective == "tokens":  # before a large model is loaded in vain
         raise NothingLearned(spec.objective)
-    learn, family = settings["learn"], settings["family"]
+    settings = answering.settings
+    family = settings["family"]
     said = AnswerSpec(
         family=FamilySpec(name=family["name"], options=family["options"]),
         chain_seed=settings["seed"],
-        draws=learn["draws"],
-        pi_new=learn["pi_new"],
+        draws=answering.draws,
+        pi_new=settings["learn"]["pi_new"],
     )
     try:
         make_family(said.family.name, said.family.options)  # before a large model is loaded in vain

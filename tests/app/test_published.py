@@ -16,9 +16,10 @@ from safetensors.torch import load
 from posterior.snapshot import Snapshot
 from priorflow.answering import ANSWERING
 from priorflow.config import Settings
-from priorflow.flavour import Withholding, confidences, flavour, requirements
+from priorflow.flavour import Serving, as_served, confidences, flavour, requirements
 from priorflow.learning import encoder_path, learning_settings, model_spec, recorded_model
 from priorflow.published import ENCODER, CannotOpen, open_published, read_answering
+from priorflow.serving.version import rule_of
 from stream.plan import canonical_json, sha256_json
 from tests.app.streams import small_settings
 from tests.app.versions import TEXTS, Published, published
@@ -76,12 +77,37 @@ def test_it_withholds_by_the_newest_windows(chain: Published, folder: Path) -> N
     assert confidences(chain.ledger, branched, 10) == []  # another chain's forecasts say nothing of it
 
 
+def test_one_that_does_not_say_how_many_draws_answers_by_those_it_was_learned_with(
+    chain: Published, folder: Path
+) -> None:
+    """As releases before this one published them."""
+    rewrite(folder / ANSWERING, lambda a: (a.update(format=1), a.pop("draws")))
+    opened = open_published(folder)
+    assert opened.answering.draws == chain.settings.learn.draws
+    assert opened.answerer is not None
+    assert opened.answerer.answer(TEXTS[0]) == chain.answerer().answer(TEXTS[0])
+    rewrite(folder / ANSWERING, lambda a: a.update(format=2))
+    with pytest.raises(CannotOpen, match="draws"):
+        open_published(folder)
+
+
+def test_it_withholds_by_the_windows_that_a_server_goes_by_however_far_back_they_lie(tmp_path: Path) -> None:
+    settings = small_settings(tmp_path, None, **{"serve.risk_windows": 2, "serve.risk": 0.2})
+    chain = published(settings, UNSURE, UNSURE, SURE, idle=101)
+    folder = chain.folder(tmp_path / "version", flavour(chain.ledger, "package:none", as_served(settings)))
+    said = read_answering((folder / ANSWERING).read_bytes())
+    served = rule_of(settings, chain.ledger.history("main"), chain.head)
+    assert said.rule(said.risk, said.alpha) == served == abstention([UNSURE, SURE], risk=0.2, alpha=0.05)
+
+
 def test_the_same_snapshot_gives_the_same_files(chain: Published) -> None:
     encoder = chain.settings.model.encoder
     files = flavour(chain.ledger, encoder)(chain.head)
     assert files == flavour(chain.ledger, encoder)(chain.head)
-    told = flavour(chain.ledger, encoder, Withholding(risk=0.3))(chain.head)
+    told = flavour(chain.ledger, encoder, Serving(risk=0.3))(chain.head)
     assert {name for name in files if files[name] != told[name]} == {"MLmodel", ANSWERING}
+    told = flavour(chain.ledger, encoder, Serving(draws=7))(chain.head)
+    assert {name for name in files if files[name] != told[name]} == {ANSWERING}
 
 
 def test_files_are_text_json_and_tensors_only(folder: Path) -> None:

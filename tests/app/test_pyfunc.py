@@ -29,9 +29,12 @@ from priorflow.cli import call
 from priorflow.config import Settings
 from priorflow.console import Silent
 from priorflow.exit_codes import ExitCode
-from priorflow.flavour import OUTPUTS, flavour
+from priorflow.flavour import OUTPUTS, as_served, flavour
+from priorflow.learning import model_spec
 from priorflow.opening import MLFLOW, registry
 from priorflow.run import execute
+from priorflow.serving.version import ready, rule_of
+from priorflow.serving.wire import answered
 from stream.plan import canonical_json
 from stream.prediction_id import event_of, prediction_id
 from tests.app.deployment import free_ports
@@ -39,7 +42,9 @@ from tests.app.histories import history, opened
 from tests.app.streams import archived, small_settings, small_stream
 from tests.app.versions import TEXTS, answerer, published
 from trainers.abstention import Abstention, abstention
+from trainers.activations import Activations
 from trainers.answer import Answer
+from trainers.model import AdaptedModel
 
 pytestmark = [pytest.mark.mlflow, pytest.mark.slow]
 
@@ -292,6 +297,31 @@ def test_another_risk_may_be_asked_for(loaded: Any) -> None:
     assert not loaded.predict(table, params={"risk": 0.001, "alpha": 0.95})["abstain"].all()
     with pytest.raises(MlflowException, match=r"risk 2\.0"):
         loaded.predict(table, params={"risk": 2.0})
+
+
+@pytest.mark.parametrize("serve", [{"draws": 5}, {"draws": 0, "risk": 0.3}, {"draws": 1, "risk": None}])
+def test_it_answers_and_withholds_as_the_server_does(tmp_path: Path, serve: Mapping[str, Any]) -> None:
+    """Whatever `serve` says of draws and risk, which the chain was not learned with."""
+    settings = small_settings(tmp_path, None, **{f"serve.{name}": value for name, value in serve.items()})
+    chain = published(settings, [(70, 40, 30)], [(85, 60, 60)], idle=60)
+    dressing = flavour(chain.ledger, settings.model.encoder, as_served(settings))
+    told = load(chain.folder(tmp_path / "version", dressing)).predict(pd.DataFrame({"text": TEXTS}))
+    model = AdaptedModel(model_spec(settings))
+    version = ready(
+        settings,
+        model,
+        Activations(model),
+        chain.head,
+        chain.posterior,
+        rule=rule_of(settings, chain.ledger.history("main"), chain.head),
+        name=None,
+        settled=True,
+    )
+    for text, mine in zip(TEXTS, told.to_dict("records"), strict=True):
+        said = answered("m1", version.answerer.answer(text), version).model_dump()
+        assert mine["probabilities"] == said["probabilities"]
+        assert (mine["label"], mine["abstain"]) == (said["label"], said["abstain"])
+        assert (mine["low"], mine["high"]) == tuple(said["interval"])
 
 
 def test_the_encoder_may_be_named_when_loading(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from priorflow.learning import family_spec, learn_spec, learning_settings, model
 from priorflow.serving.version import answer_spec
 from stream.plan import canonical_json, sha256_json
 from tests.app.streams import WORDS
-from tests.connectors.chain_builder import CIRCUMSTANCE, OWNER, Writer, learned, root
+from tests.connectors.chain_builder import CIRCUMSTANCE, OWNER, Writer, learned, progress, root
 from trainers.abstention import CONFIDENCES, Tally
 from trainers.activations import Activations
 from trainers.answer import Answerer, answerer_of
@@ -79,8 +79,13 @@ def _tensors(settings: Settings, labels: tuple[str, ...]) -> bytes:
     return to_bytes(outcome.tensors)
 
 
-def published(settings: Settings, *told: Tally, labels: tuple[str, ...] = tuple(sorted(WORDS))) -> Published:
-    """Learn one window for real; then come as many rows as there are tallies, with its tensors."""
+def published(
+    settings: Settings, *told: Tally, labels: tuple[str, ...] = tuple(sorted(WORDS)), idle: int = 0
+) -> Published:
+    """Learn one window for real; then come as many windows as there are tallies, with its tensors.
+
+    Before each are `idle` rows in which nothing but positions moved.
+    """
     blobs = MemoryBlobs()
     ledger = MemoryLedger(blobs)
     said = learning_settings(settings)
@@ -91,6 +96,8 @@ def published(settings: Settings, *told: Tally, labels: tuple[str, ...] = tuple(
     writer = Writer(ledger, blobs, fence, first)
     posterior = _tensors(settings, labels)
     for tally in told or ([],):
+        for _ in range(idle):
+            writer.commit(progress(blobs, writer.head))
         row = learned(blobs, writer.head, writer.begin())
         report: dict[str, Any] = {CONFIDENCES: [[*step] for step in tally]}
         writer.commit(replace(row, posterior=blobs.put(posterior), labels=labels, report=report))

@@ -10,6 +10,7 @@ _ANSWER = "tests/trainers/test_answer.py::"
 _ABSTAIN = "tests/trainers/test_abstention.py::"
 _DESK = "tests/app/serving/test_desk.py::"
 _WATCHER = "tests/app/serving/test_watcher.py::"
+_PUBLISHED = "tests/app/test_published.py::"
 _SERVICE = "tests/app/serving/test_service.py::"
 
 ANSWERS: Final[tuple[Mutant, ...]] = (
@@ -163,6 +164,32 @@ ANSWERS: Final[tuple[Mutant, ...]] = (
             "wanted.history is not None and not present.settled",
             "False",
             _WATCHER + "test_a_threshold_that_could_not_be_chosen_is_once_the_ledger_is_back",
+        ),
+    ),
+    *bugs(
+        "published",
+        "priorflow/flavour.py",
+        (
+            "a version answers by the draws it was learned with, whatever serve.draws says",
+            'draws=chain.settings["learn"]["draws"] if rules.draws is None else rules.draws,',
+            'draws=chain.settings["learn"]["draws"],',
+            _PUBLISHED + "test_the_same_snapshot_gives_the_same_files",
+        ),
+        (
+            "rows in which nothing was learned count as looked at",
+            "    while row is not None:\n",
+            "    for _ in range(100):\n        if row is None:\n            return\n",
+            _PUBLISHED + "test_it_withholds_by_the_windows_that_a_server_goes_by_however_far_back_they_lie",
+        ),
+    ),
+    *bugs(
+        "published",
+        "priorflow/published.py",
+        (
+            "the draws that a version names are not used",
+            "draws=answering.draws,",
+            'draws=settings["learn"]["draws"],',
+            "tests/app/test_pyfunc.py::test_it_answers_and_withholds_as_the_server_does",
         ),
     ),
     *bugs(
