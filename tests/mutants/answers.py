@@ -121,9 +121,21 @@ ANSWERS: Final[tuple[Mutant, ...]] = (
         ),
         (
             "texts answered still count as waiting",
-            "                self._waiting -= len(texts)\n",
-            "                pass\n",
+            "            self._waiting -= len(request.texts)\n",
+            "            pass\n",
             _DESK + "test_too_long_a_line_is_refused_and_clears",
+        ),
+        (
+            "first come, first answered, however much was asked",
+            "time.perf_counter() + len(request.left) * self._text_s",
+            "time.perf_counter()",
+            _DESK + "test_a_request_of_many_texts_holds_up_neither_others_nor_a_change",
+        ),
+        (
+            "a request goes on with whoever is in charge",
+            "request.version = request.version or self._version",
+            "request.version = self._version",
+            _DESK + "test_a_request_of_many_texts_holds_up_neither_others_nor_a_change",
         ),
     ),
     *bugs(
