@@ -89,7 +89,9 @@ def expect(
         number = ledger.reference(snapshot.sha, MLFLOW)
         assert number is not None, f"window {snapshot.index} was not published"
         posterior = blobs.get(snapshot.posterior)
-        version = ready(settings, model, activations, snapshot, posterior, rule=None, name=number)
+        version = ready(
+            settings, model, activations, snapshot, posterior, rule=None, settled=True, name=number
+        )
         answers = {text: dict(version.answerer.answer(text).probabilities) for text in texts}
         out[snapshot.sha] = Voice(number=number, answers=answers)
     return out
