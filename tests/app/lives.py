@@ -36,7 +36,7 @@ from trainers.update import InProcess
 from trainers.window import Local, Order, Outcome, Updater
 
 MID_TRAIN: Final = "mid-train"
-LONGEST_S: Final = 120.0
+LONGEST_S: Final = 240.0
 SILENCE_S: Final = 3.0
 
 _FORKS: Final = multiprocessing.get_context("forkserver")
