@@ -149,10 +149,11 @@ class Desk:
                 self._changed.wait_for(lambda: self._offers or self._requests or self._stopping)
                 if not self._offers and not self._requests:
                     return
+                due = self._requests[0][-1] if self._requests else None
             if self._offers:
                 self._take(*self._offers.popleft())
-            else:
-                self._turn(self._requests[0][-1])
+            elif due is not None:
+                self._turn(due)
 
     def _take(self, version: Version, taken: Future[None]) -> None:
         begun = time.perf_counter()

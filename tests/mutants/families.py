@@ -400,6 +400,12 @@ _TASKS = bugs(
         _BORA + "test_forgetting_is_the_power_prior_of_theta_and_all_tasks",
     ),
     (
+        "what was learned of tau outlasts its evidence",
+        "v * (base.tau[k] / v) ** (1 - beta)",
+        "v",
+        _BORA + "test_what_was_learned_of_tau_is_forgotten_by_the_same_power",
+    ),
+    (
         "every sequence gets the first one's task",
         "wanted = tasks[:1] if len(set(tasks)) == 1 else tasks",
         "wanted = tasks[:1] * len(tasks)",

@@ -113,3 +113,8 @@ def test_windows_in_turn_are_kept_together(rows: Tensor) -> None:
     for k in range(3):
         move = vectors[:, k] * FAMILY.sd_head
         assert moved(both, move) == pytest.approx(explicit(rows, move), rel=0.1)
+
+
+def test_a_belief_that_carries_no_direction_is_refused() -> None:
+    with pytest.raises(ValueError, match="rank=0"):
+        GaussianLowRank(rank=0)

@@ -378,6 +378,13 @@ def test_answers_are_learned_by_every_family(answer: AdaptedModel, name: str) ->
     assert all(row[i % 2] > 0.5 for i, row in enumerate(second.forecasts)), "a text always had one label"
 
 
+def test_a_frozen_b_waits_for_no_second_label_where_tokens_are_learned(tokens: AdaptedModel) -> None:
+    """Labels say when a text may be learned; waiting for another one would forget A in every window."""
+    family = FamilySpec(name="blob", options={"b": "frozen", "sd_up": 0.3})
+    asked = replace(order(0, ("linux",), (), root(tokens, family, chain_seed=1)), family=family)
+    assert Local(tokens).carry_out(replace(asked, members=asked.members * 5)).tensors["flags/b_frozen"] == 1
+
+
 def test_the_more_a_token_counts_the_further_a_window_moves(tokens: AdaptedModel) -> None:
     wide = FamilySpec(name="blob", options={"sd_up": 0.3})
     asked = replace(order(0, ("linux",), (), root(tokens, wide, chain_seed=1)), family=wide)
