@@ -45,20 +45,25 @@ class Oracle:
         self.asked += len(order.arrivals)
         p = float(order.parent["p"])
         rows = [tuple(p if text.startswith(c) else 1 - p for c in CLASSES) for text in order.arrivals]
-        return Outcome(
-            tensors=order.parent,
-            forecasts=tuple(rows),
-            beta=1.0,
-            beta_nll={},
-            kl=0.0,
-            nll=0.0,
-            steps=0,
-            seconds={},
-            columns=CLASSES,
-        )
+        return said_alone(order, rows)
 
     def close(self) -> None:
         """Hold nothing."""
+
+
+def said_alone(order: Order, rows: Sequence[tuple[float, ...]]) -> Outcome:
+    """Return an outcome that foretells and learns nothing; columns are `CLASSES`."""
+    return Outcome(
+        tensors=order.parent,
+        forecasts=tuple(rows),
+        beta=1.0,
+        beta_nll={},
+        kl=0.0,
+        nll=0.0,
+        steps=0,
+        seconds={},
+        columns=CLASSES,
+    )
 
 
 def forecast(label: str, p: float) -> dict[str, float]:

@@ -15,7 +15,7 @@ from priorflow.config import Settings, load
 from priorflow.console import JsonLines
 from priorflow.demo_gate import PLANTED, confused, plant
 from priorflow.demo_promises import Kept, tell_broken
-from tests.app.judged import CLASSES, Court, forecast, member, rules
+from tests.app.judged import CLASSES, Court, forecast, member, rules, said_alone
 from tests.connectors.chain_builder import a_chain, learned
 from tests.trainers.conftest import SPEC
 from tests.trainers.orders import LEARN, order
@@ -48,18 +48,7 @@ class Rows:
     def carry_out(self, order: Order) -> Outcome:
         rows = order.parent["mean/head"].tolist()
         place = [CLASSES.index(text.split()[0]) for text in order.arrivals]
-        told = tuple(tuple(rows[0] if self.blind else rows[at]) for at in place)
-        return Outcome(
-            tensors=order.parent,
-            forecasts=told,
-            beta=1.0,
-            beta_nll={},
-            kl=0.0,
-            nll=0.0,
-            steps=0,
-            seconds={},
-            columns=CLASSES,
-        )
+        return said_alone(order, [tuple(rows[0] if self.blind else rows[at]) for at in place])
 
     def close(self) -> None:
         """Hold nothing."""
