@@ -3,7 +3,8 @@
     .venv/bin/python -m benchmarks.study [--quick] [--streams ...] [--methods ...] [--seeds 1 2 3] [--summary]
 
 Finished runs are kept under .priorflow/bench-study and not done again until the learner's code changes;
-`--summary` runs nothing and tells what is there, each row with the code it was measured with.
+`--summary` runs nothing and tells what is there, each row with the code it was measured with. Rows of runs
+that are not kept here stay as the last summary told them, so that a study can be made on several machines.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 
 from benchmarks.study.kept import HOME, Shelf, shelf
 from benchmarks.study.methods import Method, methods
-from benchmarks.study.page import publish
+from benchmarks.study.page import publish, published_before
 from benchmarks.study.streams import Stream, cut, streams
 from benchmarks.study.summary import summarised
 
@@ -36,7 +37,9 @@ def main() -> None:
     if not asked.summary:
         run(held, made, chosen, asked.seeds)
     everything = made if asked.quick else [makers[name]() for name in makers]
-    publish(summarised(held, everything, list(known.values()), main=MAIN), quick=asked.quick)
+    former = {} if asked.quick else published_before()
+    said = summarised(held, everything, list(known.values()), main=MAIN, former=former)
+    publish(said, quick=asked.quick)
 
 
 def run(held: Shelf, made: Sequence[Stream], chosen: Sequence[Method], seeds: Sequence[int]) -> None:

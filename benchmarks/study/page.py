@@ -14,6 +14,7 @@ from benchmarks.study.summary import DRAWN
 from benchmarks.study.targets import averaged
 
 RESULTS: Final = Path(__file__).parent / "results"
+SUMMARY: Final = "summary.json"
 PAGE: Final = ROOT / "docs" / "evidence.md"
 SHOWN: Final = "![Accuracy on held-out texts of all windows so far](../benchmarks/study/results/accuracy.svg)"
 BEGIN, END = "<!-- written by benchmarks.study -->", "<!-- to here -->"
@@ -109,6 +110,13 @@ def published(page: str, said: Mapping[str, Any]) -> str:
     return f"{before}{BEGIN}\n\n{part_of_page(said)}\n\n{END}{after}"
 
 
+def published_before() -> Mapping[str, Any]:
+    """Return the summary that was last written; nothing if there is none."""
+    path = RESULTS / SUMMARY
+    held: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return held
+
+
 def publish(said: Mapping[str, Any], *, quick: bool) -> None:
     """Print the tables; write summary, figure and page unless it was a quick one."""
     print(part_of_page(said))
@@ -116,7 +124,7 @@ def publish(said: Mapping[str, Any], *, quick: bool) -> None:
         return
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps(said, indent=1, allow_nan=False) + "\n"
-    (RESULTS / "summary.json").write_text(text, encoding="utf-8")
+    (RESULTS / SUMMARY).write_text(text, encoding="utf-8")
     if (drawing := figure(said)) is not None:
         (RESULTS / "accuracy.svg").write_text(drawing, encoding="utf-8")
     PAGE.write_text(published(PAGE.read_text(encoding="utf-8"), said), encoding="utf-8")

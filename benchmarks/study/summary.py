@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import torch
 
+from benchmarks.study.former import Place, Summary, all_comparisons, all_rows, place
 from benchmarks.study.kept import Run, Shelf
 from benchmarks.study.measures import measures
 from benchmarks.study.methods import JOINT, LORA, PRIORFLOW, TEMPERED, Method, step_sizes
@@ -32,14 +33,19 @@ DRAWN: Final = (PRIORFLOW, LORA, "frozen_panel")
 
 
 def summarised(
-    held: Shelf, known: Sequence[Stream], chosen: Sequence[Method], *, main: Sequence[str]
+    held: Shelf, known: Sequence[Stream], chosen: Sequence[Method], *, main: Sequence[str], former: Summary
 ) -> dict[str, Any]:
-    """Return the summary of every run that is there, whichever code made it."""
+    """Return the summary of every run that is there or was told of, whichever code made it."""
     pi_new, names = held.settings.learn.pi_new, [stream.name for stream in known]
     runs = {(s.name, m.name, seed): r for s in known for m in chosen for seed, r in _runs(held, s, m)}
     traces = with_scaled({at: run.trace for at, run in runs.items()}, pi_new=pi_new)
-    rows = [_row(at, trace, runs, pi_new) for at, trace in traces.items()]
-    found = comparisons(traces, names, pi_new=pi_new)
+    rows = all_rows(
+        [_row(at, trace, runs, pi_new) for at, trace in traces.items()],
+        former,
+        names,
+        [*(method.name for method in chosen), *TEMPERED],
+    )
+    found = all_comparisons(comparisons(traces, names, pi_new=pi_new), former)
     shuffled = [name for name in names if name.endswith("_shuffled")]
     return {
         "name": "study",
@@ -50,8 +56,11 @@ def summarised(
         "rows": rows,
         "comparisons": [one.as_json() for one in found],
         "targets": [*targets(rows, found, main), *control(found, shuffled)],
-        "curves": {name: curves(traces, name, pi_new) for name in names if (name, LORA, 1) in traces},
-        "missing": _missing(runs, names, chosen, main),
+        "curves": {
+            **former.get("curves", {}),
+            **{name: curves(traces, name, pi_new) for name in names if (name, LORA, 1) in traces},
+        },
+        "missing": _missing({place(row) for row in rows}, names, chosen, main),
         "not_built": list(NOT_BUILT),
     }
 
@@ -75,10 +84,7 @@ def _row(
 
 
 def _missing(
-    runs: Mapping[tuple[str, str, int], Run],
-    names: Sequence[str],
-    chosen: Sequence[Method],
-    main: Sequence[str],
+    told: Collection[Place], names: Sequence[str], chosen: Sequence[Method], main: Sequence[str]
 ) -> list[str]:
     """Name the runs of the whole study that are not there: three seeds on main streams, one on others."""
     out = []
@@ -87,7 +93,7 @@ def _missing(
         gone: dict[str, list[str]] = {}
         for method in chosen:
             seeds = asked if method.seeded else (0,)
-            lacking = [str(seed) for seed in seeds if (stream, method.name, seed) not in runs]
+            lacking = [str(seed) for seed in seeds if (stream, method.name, seed) not in told]
             said = f" (seed {' '.join(lacking)})" if lacking and method.seeded else ""
             gone.setdefault(said, []).extend([method.name] if lacking else [])
         parts = [f"{', '.join(methods)}{said}" for said, methods in gone.items() if methods]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from benchmarks.study.measures import scaled
-from benchmarks.study.methods import LORA, PRIORFLOW, RETRAINED, TEMPERED
+from benchmarks.study.methods import LORA, PRIORFLOW, RETRAINED, RIVALS, TEMPERED
 from benchmarks.study.paired import Difference, both, costs, difference, final_rights, over_seeds
 from benchmarks.study.walk import Trace
 
@@ -45,7 +45,7 @@ def comparisons(traces: Traces, names: Sequence[str], *, pi_new: float) -> list[
 
     out = []
     for name in names:
-        for against in (LORA, *TEMPERED, *RETRAINED, *ABLATIONS):
+        for against in (LORA, *RIVALS, *RETRAINED, *ABLATIONS):
             out += _compared(traces, name, against, "final_accuracy", final_rights)
             if against not in RETRAINED:
                 out += _compared(traces, name, against, "prequential_nll", nll)
@@ -102,9 +102,9 @@ def retrained(rows: Sequence[Row], stream: str) -> str:
 
 def best_scaled(rows: Sequence[Row], stream: str) -> str:
     """Return the baseline that foretells best at prequential temperatures; the first where none was run."""
-    found = {method: averaged(rows, stream, method) for method in TEMPERED}
+    found = {method: averaged(rows, stream, method) for method in RIVALS}
     costs = {m: row["prequential_nll"] for m, row in found.items() if row and "prequential_nll" in row}
-    return min(costs or TEMPERED, key=lambda method: costs.get(method, 0.0))
+    return min(costs or RIVALS, key=lambda method: costs.get(method, 0.0))
 
 
 def foretells(ours: Row) -> bool:

@@ -1,0 +1,50 @@
+"""What an earlier summary tells of runs that are not kept here: a study of hours is made on several days.
+
+Rows name the code that made them, so a reader sees which are of one code. Comparisons need both runs on one
+shelf; one that was made is told until another is made of as many seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.study.paired import Difference
+from benchmarks.study.targets import Compared
+
+Summary = Mapping[str, Any]
+Place = tuple[str, str, int]  # stream, method, seed
+
+
+def place(row: Mapping[str, Any]) -> Place:
+    """Return which run a row tells of."""
+    return row["stream"], row["method"], row["seed"]
+
+
+def all_rows(
+    rows: Sequence[Mapping[str, Any]], former: Summary, streams: Sequence[str], methods: Sequence[str]
+) -> list[Mapping[str, Any]]:
+    """Return today's rows and the earlier ones of other runs, stream by stream; unknown names are gone."""
+    held = {place(row): row for row in (*former.get("rows", ()), *rows)}
+    known = [row for row in held.values() if row["stream"] in streams and row["method"] in methods]
+    return sorted(known, key=lambda r: (streams.index(r["stream"]), methods.index(r["method"]), r["seed"]))
+
+
+def all_comparisons(found: Sequence[Compared], former: Summary) -> list[Compared]:
+    """Return today's comparisons, and the earlier ones where today has none or one of fewer seeds."""
+    held = {_question(one): one for one in map(_compared, former.get("comparisons", ()))}
+    for one in found:
+        earlier = held.get(_question(one))
+        if earlier is None or len(one.seeds) >= len(earlier.seeds):
+            held[_question(one)] = one
+    return list(held.values())
+
+
+def _question(one: Compared) -> tuple[str, str, str]:
+    return one.stream, one.against, one.measure
+
+
+def _compared(said: Mapping[str, Any]) -> Compared:
+    named = {name: said[name] for name in ("stream", "against", "measure")}
+    found = {k: v for k, v in said.items() if k not in (*named, "seeds")}
+    return Compared(**named, seeds=tuple(said["seeds"]), found=Difference(**found))

@@ -1,0 +1,42 @@
+"""A study made on several days tells of all of them, of each run as it was last measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.study.former import all_comparisons, all_rows
+from benchmarks.study.paired import Difference
+from benchmarks.study.targets import Compared
+
+
+def _row(stream: str, method: str, seed: int, code: str) -> dict[str, Any]:
+    return {"stream": stream, "method": method, "seed": seed, "code": code}
+
+
+def _compared(seeds: tuple[int, ...], value: float, *, against: str = "joint") -> Compared:
+    found = Difference(value=value, low=value - 1, high=value + 1, texts=9)
+    return Compared(stream="mails", against=against, measure="final_accuracy", seeds=seeds, found=found)
+
+
+def test_a_row_is_told_as_measured_last_and_one_of_a_method_that_is_gone_is_not() -> None:
+    former = {
+        "rows": [_row("mails", "b", 1, "old"), _row("mails", "a", 2, "old"), _row("mails", "gone", 1, "old")]
+    }
+    rows = all_rows(
+        [_row("news", "a", 1, "new"), _row("mails", "b", 1, "new")], former, ["mails", "news"], ["a", "b"]
+    )
+    assert rows == [
+        _row("mails", "a", 2, "old"),
+        _row("mails", "b", 1, "new"),
+        _row("news", "a", 1, "new"),
+    ]
+
+
+def test_a_comparison_stays_until_one_of_as_many_seeds_is_made() -> None:
+    former = {"comparisons": [_compared((1, 2), 0.5).as_json(), _compared((1,), 0.25, against="b").as_json()]}
+    assert all_comparisons([_compared((1,), 9.0)], former) == [
+        _compared((1, 2), 0.5),
+        _compared((1,), 0.25, against="b"),
+    ]
+    assert all_comparisons([_compared((2, 3), 9.0)], former)[0] == _compared((2, 3), 9.0)
+    assert all_comparisons([_compared((1,), 9.0)], {}) == [_compared((1,), 9.0)]
