@@ -45,13 +45,13 @@ class Method:
 def methods(settings: Settings) -> dict[str, Method]:
     """Return the methods by name, the most important first."""
     learn, default, lr = learn_spec(settings), family_spec(settings), step_sizes()
-    point, still = FamilySpec(name="point"), _still(_point(learn, lr[mails.LORA]))
+    point, still = FamilySpec(name="point"), _still(maximum_likelihood(learn, lr[mails.LORA]))
     made = (
-        _adapted(PRIORFLOW, default, _steps(learn, lr[mails.OURS])),
-        _adapted(LORA, point, _point(learn, lr[mails.LORA])),
-        _adapted(JOINT, point, _point(learn, lr[mails.JOINT]), together=True),
-        _adapted(RETRAINED[1], point, _point(learn, 0.1), together=True),
-        _adapted("frozen_panel", point, replace(still, panel=True)),
+        adapted(PRIORFLOW, default, stepping(learn, lr[mails.OURS])),
+        adapted(LORA, point, maximum_likelihood(learn, lr[mails.LORA])),
+        adapted(JOINT, point, maximum_likelihood(learn, lr[mails.JOINT]), together=True),
+        adapted(RETRAINED[1], point, maximum_likelihood(learn, 0.1), together=True),
+        adapted("frozen_panel", point, replace(still, panel=True)),
         Method(
             name="frozen_lda",
             make=lambda frozen, _: Counting(_frozen_features(frozen()), Lda()),
@@ -59,9 +59,9 @@ def methods(settings: Settings) -> dict[str, Method]:
             seeded=False,
         ),
         Method(name="naive_bayes", make=lambda *_: NaiveBayes(), said={}, seeded=False),
-        _adapted("blob", default, replace(_steps(learn, lr[mails.BLOB]), panel=False)),
-        _adapted(REPLAY, point, _point(learn, lr[mails.REPLAY]), replayed=mails.REPLAYED),
-        _adapted(EWC, FamilySpec(name="benchmarks.study.ewc:Ewc"), _point(learn, lr[mails.LORA])),
+        adapted("blob", default, replace(stepping(learn, lr[mails.BLOB]), panel=False)),
+        adapted(REPLAY, point, maximum_likelihood(learn, lr[mails.REPLAY]), replayed=mails.REPLAYED),
+        adapted(EWC, FamilySpec(name="benchmarks.study.ewc:Ewc"), maximum_likelihood(learn, lr[mails.LORA])),
         Method(
             name="ranpac",
             make=lambda frozen, seed: Counting(_frozen_features(frozen()), RanPac(seed)),
@@ -70,11 +70,12 @@ def methods(settings: Settings) -> dict[str, Method]:
         Method(
             name="first_window_lda",
             make=lambda frozen, seed: FirstWindow(
-                Adapted(frozen(), point, lambda _: _point(learn, lr[mails.LORA]), seed=seed), Lda()
+                Adapted(frozen(), point, lambda _: maximum_likelihood(learn, lr[mails.LORA]), seed=seed),
+                Lda(),
             ),
-            said={"learn": str(_point(learn, lr[mails.LORA]))},
+            said={"learn": str(maximum_likelihood(learn, lr[mails.LORA]))},
         ),
-        _adapted("frozen_after_4", default, _steps(learn, lr[mails.OURS]), stops=LAST_ADAPTED),
+        adapted("frozen_after_4", default, stepping(learn, lr[mails.OURS]), stops=LAST_ADAPTED),
     )
     return {method.name: method for method in made}
 
@@ -89,13 +90,14 @@ def _frozen_features(frozen: Frozen) -> Features:
     return lambda texts: frozen.activations.sight(texts).views[:, -1]
 
 
-def _steps(learn: LearnSpec, lr: float) -> LearnSpec:
+def stepping(learn: LearnSpec, lr: float) -> LearnSpec:
+    """Return the same at a step size."""
     return replace(learn, schedule=replace(learn.schedule, lr=lr))
 
 
-def _point(learn: LearnSpec, lr: float) -> LearnSpec:
+def maximum_likelihood(learn: LearnSpec, lr: float) -> LearnSpec:
     """Return maximum likelihood: nothing to draw, to forget or to hear beside it."""
-    return replace(_steps(learn, lr), draws=0, beta=1.0, panel=False)
+    return replace(stepping(learn, lr), draws=0, beta=1.0, panel=False)
 
 
 def _still(learn: LearnSpec) -> LearnSpec:
@@ -103,7 +105,7 @@ def _still(learn: LearnSpec) -> LearnSpec:
     return replace(learn, beta=1.0, schedule=replace(learn.schedule, epochs=0))
 
 
-def _adapted(
+def adapted(
     name: str,
     family: FamilySpec,
     learn: LearnSpec,
@@ -112,6 +114,8 @@ def _adapted(
     together: bool = False,
     stops: int | None = None,
 ) -> Method:
+    """Return a family's way through a stream, from window `stops` on without a step."""
+
     def spec(window: int) -> LearnSpec:
         return learn if stops is None or window < stops else _still(learn)
 

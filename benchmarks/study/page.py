@@ -100,14 +100,14 @@ def part_of_page(said: Mapping[str, Any]) -> str:
     )
 
 
-def published(page: str, said: Mapping[str, Any]) -> str:
+def published(page: str, part: str) -> str:
     """Return the page with its written part replaced."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         msg = f"the page lacks the lines {BEGIN} and {END}, between which the tables belong"
         raise ValueError(msg)
-    return f"{before}{BEGIN}\n\n{part_of_page(said)}\n\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{part}\n\n{END}{after}"
 
 
 def published_before() -> Mapping[str, Any]:
@@ -127,4 +127,4 @@ def publish(said: Mapping[str, Any], *, quick: bool) -> None:
     (RESULTS / SUMMARY).write_text(text, encoding="utf-8")
     if (drawing := figure(said)) is not None:
         (RESULTS / "accuracy.svg").write_text(drawing, encoding="utf-8")
-    PAGE.write_text(published(PAGE.read_text(encoding="utf-8"), said), encoding="utf-8")
+    PAGE.write_text(published(PAGE.read_text(encoding="utf-8"), part_of_page(said)), encoding="utf-8")

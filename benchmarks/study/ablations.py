@@ -1,0 +1,139 @@
+"""What each part of the default is worth: the default with one thing changed, and features and heads apart.
+
+    .venv/bin/python -m benchmarks.study.ablations [--streams mails vader news] [--methods ...] [--summary]
+
+One seed, the step size of the default, whatever is changed. Runs are kept as the study's are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import torch
+
+from benchmarks.mails_stream import ROOT
+from benchmarks.study.__main__ import run
+from benchmarks.study.ceilings import Headed
+from benchmarks.study.former import Summary, all_rows
+from benchmarks.study.kept import HOME, Shelf, shelf
+from benchmarks.study.learners import Adapted
+from benchmarks.study.measures import measures
+from benchmarks.study.methods import (
+    LORA,
+    PRIORFLOW,
+    Method,
+    adapted,
+    maximum_likelihood,
+    methods,
+    step_sizes,
+    stepping,
+)
+from benchmarks.study.page import RESULTS, published, results_table
+from benchmarks.study.streams import Stream, streams
+from priorflow.config import Settings
+from priorflow.learning import family_spec, learn_spec
+from priorflow.run import machine
+from trainers.window import FamilySpec
+
+STREAMS: Final = ("mails", "vader", "news")
+SEED: Final = 1
+# Of the study's own methods those that the ablations are read beside.
+BESIDE: Final = (PRIORFLOW, LORA, "joint", "frozen_panel", "frozen_after_4", "blob", "frozen_lda")
+RESULT: Final = RESULTS / "ablations.json"
+PAGE: Final = ROOT / "docs" / "ablations.md"
+
+
+def ablations(settings: Settings) -> dict[str, Method]:
+    """Return the default with one thing changed, by name, and the ceilings of features and heads."""
+    learn, lr = stepping(learn_spec(settings), step_sizes()["blob and panel"]), step_sizes()
+    ours, point = family_spec(settings), FamilySpec(name="point")
+    likeliest = maximum_likelihood(learn, lr["sequential LoRA"])
+    made = [
+        adapted("point_beside", point, replace(likeliest, panel=True)),
+        *(
+            adapted(f"{name}_beside", FamilySpec(name=name), learn)
+            for name in ("gaussian_kron", "gaussian_lowrank")
+        ),
+        *(
+            adapted(f"{name}_alone", FamilySpec(name=name), replace(learn, panel=False))
+            for name in ("gaussian_kron", "gaussian_lowrank")
+        ),
+        adapted("nothing_forgotten", ours, replace(learn, beta=1.0)),
+        adapted("by_the_mean", ours, replace(learn, draws=0)),
+        *(
+            Method(
+                name=name,
+                make=lambda frozen, seed, anew=anew: Headed(
+                    Adapted(frozen(), point, lambda _: likeliest, seed=seed), anew=anew
+                ),
+                said={"learn": str(likeliest), "anew": anew},
+                together=together,
+            )
+            for name, anew, together in (
+                ("features_in_sequence_head_too", False, False),
+                ("features_in_sequence_head_anew", True, False),
+                ("features_joint", True, True),
+            )
+        ),
+    ]
+    return {method.name: method for method in made}
+
+
+def summarised(
+    held: Shelf, made: Sequence[Stream], chosen: Sequence[Method], former: Summary
+) -> dict[str, Any]:
+    """Return a row for every run that is there, or was told of."""
+    pi_new, rows = held.settings.learn.pi_new, []
+    for stream in made:
+        for method in chosen:
+            kept = held.find(stream, method, SEED if method.seeded else 0)
+            if kept is not None:
+                found = measures(kept.trace, pi_new=pi_new)
+                rounded = {k: round(v, 5) if isinstance(v, float) else v for k, v in found.items()}
+                rows.append(
+                    {"stream": stream.name, "method": method.name, "seed": SEED, **rounded, "code": kept.code}
+                )
+    return {
+        "name": "ablations",
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": {**machine(), "torch": torch.__version__},
+        "how": f"seed {SEED}; settings of the default but for what the name says",
+        "rows": all_rows(rows, former, [s.name for s in made], [m.name for m in chosen]),
+    }
+
+
+def tables(said: Mapping[str, Any]) -> str:
+    """Return the rows as tables of a page, one for each stream."""
+    names = dict.fromkeys(row["stream"] for row in said["rows"])
+    parts = (f"### {name}\n\n{results_table(said, name)}" for name in names)
+    return "\n\n".join([f"Written {said['date']}.", *parts])
+
+
+def main() -> None:
+    """Run what is missing; write and print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--streams", nargs="+", default=list(STREAMS))
+    parser.add_argument("--methods", nargs="+", help="only these")
+    parser.add_argument("--summary", action="store_true", help="run nothing, tell what is there")
+    asked, held = parser.parse_args(), shelf(quick=False)
+    ours = ablations(held.settings)
+    beside = {name: m for name, m in methods(held.settings).items() if name in BESIDE}
+    everything = {**beside, **ours}
+    made = [make() for name, make in streams(HOME).items() if name in asked.streams]
+    if not asked.summary:
+        run(held, made, [everything[name] for name in asked.methods or ours], [SEED])
+    former = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {}
+    every = [make() for name, make in streams(HOME).items() if name in STREAMS]
+    said = summarised(held, every, list(everything.values()), former)
+    RESULT.write_text(json.dumps(said, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    PAGE.write_text(published(PAGE.read_text(encoding="utf-8"), tables(said)), encoding="utf-8")
+    print(tables(said))
+
+
+if __name__ == "__main__":
+    main()
