@@ -45,7 +45,7 @@ LORA, BLOB = METHODS[0], METHODS[2]
 def mode(x: Tensor, y: Tensor, classes: int, sd: float) -> Tensor:
     """Return the rows (classes, d) of greatest posterior density, x (n, d) float64."""
     rows = torch.zeros(classes, x.shape[1], dtype=torch.float64, requires_grad=True)
-    search = torch.optim.LBFGS([rows], max_iter=500, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
+    search: Any = torch.optim.LBFGS([rows], max_iter=500, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         search.zero_grad()
@@ -73,7 +73,7 @@ def drawn(rows: Tensor, held: Tensor, count: int, seed: int) -> Tensor:
     noise = torch.randn(
         rows.numel(), count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
     )
-    moved = torch.linalg.solve_triangular(root.T, noise, upper=True)
+    moved: Tensor = torch.linalg.solve_triangular(root.T, noise, upper=True)
     return rows + moved.T.reshape(count, *rows.shape)
 
 
