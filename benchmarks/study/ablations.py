@@ -26,6 +26,7 @@ from benchmarks.study.measures import measures
 from benchmarks.study.methods import (
     LORA,
     PRIORFLOW,
+    AtHand,
     Method,
     adapted,
     maximum_likelihood,
@@ -35,10 +36,11 @@ from benchmarks.study.methods import (
 )
 from benchmarks.study.page import RESULTS, published, results_table
 from benchmarks.study.streams import Stream, streams
+from benchmarks.study.walk import Learner
 from priorflow.config import Settings
 from priorflow.learning import family_spec, learn_spec
 from priorflow.run import machine
-from trainers.window import FamilySpec
+from trainers.window import FamilySpec, LearnSpec
 
 STREAMS: Final = ("mails", "vader", "news")
 SEED: Final = 1
@@ -66,14 +68,7 @@ def ablations(settings: Settings) -> dict[str, Method]:
         adapted("nothing_forgotten", ours, replace(learn, beta=1.0)),
         adapted("by_the_mean", ours, replace(learn, draws=0)),
         *(
-            Method(
-                name=name,
-                make=lambda frozen, seed, anew=anew: Headed(
-                    Adapted(frozen(), point, lambda _: likeliest, seed=seed), anew=anew
-                ),
-                said={"learn": str(likeliest), "anew": anew},
-                together=together,
-            )
+            _headed(name, point, likeliest, anew=anew, together=together)
             for name, anew, together in (
                 ("features_in_sequence_head_too", False, False),
                 ("features_in_sequence_head_anew", True, False),
@@ -82,6 +77,13 @@ def ablations(settings: Settings) -> dict[str, Method]:
         ),
     ]
     return {method.name: method for method in made}
+
+
+def _headed(name: str, family: FamilySpec, learn: LearnSpec, *, anew: bool, together: bool) -> Method:
+    def make(at_hand: AtHand, seed: int) -> Learner:
+        return Headed(Adapted(at_hand(), family, lambda _: learn, seed=seed), anew=anew)
+
+    return Method(name=name, make=make, said={"learn": str(learn), "anew": anew}, together=together)
 
 
 def summarised(
