@@ -8,165 +8,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final, final
 
-from connectors.decision_log import champion, fallback
-from posterior.calibration import ReliabilityBin
-from posterior.snapshot import Decision, LedgerError, Snapshot
+from posterior.snapshot import LedgerError
+from priorflow import descent_words
 from priorflow import report_curves as curves
 from priorflow import report_words as words
-from priorflow.case import newest_candidate
-from priorflow.cluster import ends_if_reachable
 from priorflow.config import Settings
-from priorflow.deciding import GATES
+from priorflow.look import Look, look
 from priorflow.masking import without_passwords
-from priorflow.opening import MLFLOW, reading
 from priorflow.quantities import format_instant
 from priorflow.report import pages
-from priorflow.status import standing
-from priorflow.story import MethodRow, Story, WindowRow
-from priorflow.story_ledger import scores, verdicts, window_rows
-from trainers.abstention import CONFIDENCES, STEPS
-from trainers.branching import AGAIN, OF, SKIPPED
-from trainers.line import in_force
-
-SHOWN: Final = 200  # windows in the figures
-LISTED: Final = 25  # windows in the table, and decisions
-_OURS: Final = "priorflow"
-_BINS: Final = 20
-_NONE: Final = MethodRow(
-    prequential_accuracy=None,
-    prequential_nll=None,
-    prequential_ece=None,
-    prequential_ece_by_window=None,
-    final_accuracy=None,
-    forgetting=None,
-)
-
+from priorflow.story import Story
 
 Tile = tuple[str, str, str]  # name, value and a note
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
-    """A row from which learning went on with an older belief: whose, what it does without or reads again."""
-
-    sha: str
-    parent: str
-    tensors_of: str
-    skipped: tuple[int, ...] = ()
-    again: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """What was read of a chain at once: `place` as `priorflow status` has it, and its story.
-
-    `gates` are what the gates said of each of the story's decisions, `lineage` windows and turns in force,
-    oldest first; `candidate` is what a promotion would be about, `back` where a rollback would go.
-    """
-
-    place: Mapping[str, Any]
-    story: Story | None
-    gates: tuple[Sequence[Mapping[str, Any]], ...] = ()
-    lineage: tuple[WindowRow | Turn, ...] = ()
-    candidate: str | None = None
-    back: str | None = None
-
-
-def look(settings: Settings, *, ask_kafka: bool = True) -> Look | None:
-    """Read the ledger; None where the chain has no snapshot yet, LedgerError where there is no ledger."""
-    ends = ends_if_reachable(settings) if ask_kafka else None
-    with reading(settings, read_only=True) as (ledger, _):
-        name = settings.chain.name
-        history = ledger.history(name) if ledger.chain(name) is not None else ()
-        if not history:
-            return None
-
-        def version_of(sha: str) -> int | None:
-            number = ledger.reference(sha, MLFLOW)
-            return None if number is None else int(number)
-
-        told = settings.decisions.webhook is not None
-        place = standing(ledger, name, history, ends, webhook=told)
-        line = in_force(history, history[-1])
-        shown = _newest(line)
-        log = ledger.decisions(name)
-        decided = verdicts(log[-LISTED:], history, version_of)
-        rows = window_rows(shown, version_of)
-    if not rows:
-        return Look(place=place, story=None)
-    story = Story(
-        chain=name,
-        head_sha=history[-1].sha,
-        seconds=0.0,
-        windows=rows,
-        ours=_OURS,
-        methods={_OURS: _NONE},
-        curves={_OURS: scores(shown)},
-        reliability={_OURS: reliability(shown)},
-        matrix=(),
-        pi_new=settings.learn.pi_new,
-        replay_verified=False,
-        dead_letters=history[-1].counts["dead_lettered"],
-        counts=history[-1].counts,
-        promoted_version=None,
-        decisions=decided,
-        tracking_uri=settings.tracking_uri,
-        registered_model=settings.mlflow.registered_model,
-        ledger_url=settings.ledger_url,
-    )
-    return Look(
-        place=place,
-        story=story,
-        gates=tuple(line.evidence.get(GATES, ()) for line in log[-LISTED:]),
-        lineage=lineage(line, rows)[-LISTED:],
-        candidate=_candidate(log),
-        back=fallback(log),
-    )
-
-
-def lineage(history: Sequence[Snapshot], rows: Sequence[WindowRow]) -> tuple[WindowRow | Turn, ...]:
-    """Return windows, and where learning turned to an older belief, in the order of `history`."""
-    known = {row.snapshot_sha: row for row in rows}
-    told = (known.get(row.sha) or _turn(row) for row in history)
-    return tuple(one for one in told if one is not None)
-
-
-def _turn(row: Snapshot) -> Turn | None:
-    if row.kind != "branch" or SKIPPED not in row.report:
-        return None
-    return Turn(
-        sha=row.sha,
-        parent=row.parent or "",
-        tensors_of=row.report[OF],
-        skipped=tuple(row.report[SKIPPED]),
-        again=tuple(row.report.get(AGAIN, ())),
-    )
-
-
-def _candidate(log: Sequence[Decision]) -> str | None:
-    """Return what the gates judged last, if it is not in charge already."""
-    sha = newest_candidate(log)
-    return None if sha == champion(log) else sha
-
-
-def reliability(windows: Sequence[Snapshot]) -> tuple[ReliabilityBin, ...]:
-    """Return the reliability diagram of these windows' forecasts, which reports count by hundredths."""
-    count, right, said = Counter[int](), Counter[int](), Counter[int]()
-    for row in (row for window in windows for row in window.report.get(CONFIDENCES, ())):
-        at = min(row[0] * _BINS // STEPS, _BINS - 1)
-        count[at] += row[1]
-        right[at] += row[2]
-        said[at] += row[1] * (2 * row[0] + 1)  # the middle of a hundredth, in halves of one
-    return tuple(
-        ReliabilityBin(at / _BINS, (at + 1) / _BINS, n, min(1.0, said[at] / n / (2 * STEPS)), right[at] / n)
-        for at, n in sorted(count.items())
-    )
 
 
 def page_html(
@@ -198,7 +55,10 @@ def page_html(
         troubles=troubles(found, trouble),
         figures={} if story is None else _figures(story),
         decisions=[] if story is None or found is None else _told(story, found)[::-1],
-        lineage=() if found is None else found.lineage[::-1],
+        ways=() if found is None else found.lineage,
+        windows={} if found is None else found.windows,
+        marks={} if found is None else marks(found, answering),
+        rows=descent_words,
         script=script() if decides and story is not None else "",
         candidate=None if found is None else found.candidate,
         back=None if found is None else found.back,
@@ -294,6 +154,7 @@ def tiles(found: Look, answering: str | None) -> list[Tile]:
         *([("Answers here", _short(answering), "the snapshot behind /predict")] if answering else []),
         ("Foretold right", words.share(last.accuracy if last else None), "of the last window"),
         ("Surprise", words.figure(last.nll if last else None), "nats an event, last window"),
+        ("Beta", f"{last.beta:g}" if last else words.NONE, "kept of the belief before; 1 forgets nothing"),
         (
             "Lag",
             f"{sum(lags):,}" if lags else "unknown",
@@ -303,6 +164,22 @@ def tiles(found: Look, answering: str | None) -> list[Tile]:
         ("Dead letters", f"{counts['dead_lettered']:,}", "set aside whole, not lost"),
         ("To publish", f"{waiting:,}", place["publish_error"] or "versions in the outbox"),
     ]
+
+
+def marks(found: Look, answering: str | None) -> Mapping[str, Sequence[str]]:
+    """Return what a snapshot of the lineage is to whoever looks, by sha."""
+    named = [
+        (found.place["head"], "head"),
+        (found.place["champion"], "champion"),
+        (answering, "answers here"),
+        (found.candidate, "candidate"),
+        (found.back, "a rollback goes here"),
+    ]
+    said: dict[str, list[str]] = {}
+    for sha, mark in named:
+        if sha is not None:
+            said.setdefault(sha, []).append(mark)
+    return said
 
 
 def troubles(found: Look | None, trouble: str | None) -> list[str]:
@@ -320,11 +197,6 @@ def troubles(found: Look | None, trouble: str | None) -> list[str]:
     if last is not None and last.kind == "quarantined":
         said.append(f"Window {last.index} could not be learned and was quarantined.")
     return said
-
-
-def _newest(history: Sequence[Snapshot]) -> Sequence[Snapshot]:
-    """Return the last windows."""
-    return [row for row in history if row.kind in {"learned", "quarantined"}][-SHOWN:]
 
 
 def _told(story: Story, found: Look) -> list[tuple[Any, Sequence[Mapping[str, Any]]]]:

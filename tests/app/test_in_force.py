@@ -13,9 +13,10 @@ from connectors.blobs import open_blobs
 from connectors.ledger import SqlLedger, open_ledger
 from posterior.snapshot import REWOUND, Snapshot
 from priorflow.config import Settings
+from priorflow.descent import Node
 from priorflow.flavour import confidences
 from priorflow.labelling import classes
-from priorflow.page import Turn, look
+from priorflow.look import look
 from priorflow.serving.version import rule_of
 from tests.app.streams import small_settings
 from tests.connectors.chain_builder import Writer, learned
@@ -105,5 +106,7 @@ def test_the_page_shows_windows_in_force(settings: Settings) -> None:
     assert found.place["windows"] == 2
     assert [window.index for window in found.story.windows] == [1, 4]
     assert sum(one.count for one in found.story.reliability["priorflow"]) == 20
-    (turn,) = [one for one in found.lineage if isinstance(one, Turn)]
-    assert (turn.sha, turn.again) == (rows[4].sha, (2, 3))
+    (trunk,) = found.lineage
+    shown = [one for one in trunk if isinstance(one, Node)]
+    assert [one.sha for one in shown] == [rows[place].sha for place in (0, 1, 4, 5)]
+    assert [one.sha for one in shown[1].ways[0] if isinstance(one, Node)] == [rows[2].sha, rows[3].sha]

@@ -18,13 +18,15 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
+from connectors.decision_log import champion
 from priorflow.config import Settings
 from priorflow.console import JsonLines, Silent
-from priorflow.page import Kept, Look, Turn, lineage, look, page, page_html, reliability, troubles
+from priorflow.descent import descent
+from priorflow.look import Look, look, reliability
+from priorflow.page import Kept, page, page_html, troubles
 from priorflow.run import execute
 from priorflow.serving.looking import application, looked_at
-from priorflow.story_ledger import window_rows
-from tests.app.histories import history
+from tests.app.histories import history, opened
 from tests.app.serving.clerk import snapshot
 from tests.app.streams import archived, small_settings, small_stream
 from trainers.branching import branch_of
@@ -143,13 +145,37 @@ def test_each_decision_has_its_evidence(found: Look) -> None:
 
 
 def test_lineage_says_where_learning_turned(settings: Settings, found: Look) -> None:
-    rows = history(settings)
-    branch = branch_of(rows[3], rows[1], rows, "a decision")
-    told = lineage([*rows[:4], branch], window_rows(rows, lambda _: None))
-    assert told[-1] == Turn(sha=branch.sha, parent=rows[3].sha, tensors_of=rows[1].sha, skipped=(2, 3))
-    text = unescape(page_html(replace(found, lineage=told), answering=None, trouble=None, looked_ms=0))
-    assert f'learning goes on from <code title="{rows[1].sha}">' in text
-    assert "without window 2, 3" in text
+    rows = history(settings)[:4]
+    rows.append(branch_of(rows[3], rows[1], rows, "a decision"))
+    turned = replace(found, lineage=descent(rows, head=rows[-1].sha))
+    text = unescape(page_html(turned, answering=None, trouble=None, looked_ms=0))
+    assert f"learning goes on from {rows[1].sha[:12]}, without windows 2\N{EN DASH}3" in text
+    assert text.index(rows[1].sha) < text.index(rows[3].sha) < text.index(rows[4].sha), (
+        "what left comes first"
+    )
+
+
+def test_each_window_of_the_lineage_names_the_records_it_read(settings: Settings, found: Look) -> None:
+    text = unescape(page_html(found, answering=None, trouble=None, looked_ms=0))
+    items = re.findall(r"<li class=.*?(?=<li|</ol>)", text.partition("<h2>Lineage")[2], re.DOTALL)
+    rows = [row for row in history(settings) if row.kind == "learned"]
+    assert len(rows) == 4
+    for row in rows:
+        (item,) = [one for one in items if row.sha in one]
+        for before, after in zip(row.spans_before, row.spans, strict=True):
+            if after.low > before.low + 1:
+                assert f"{after.partition}: {before.low}\N{EN DASH}{after.low - 1}" in item
+
+
+def test_the_lineage_marks_head_and_champion_and_no_other(settings: Settings, found: Look) -> None:
+    text = page_html(found, answering=None, trouble=None, looked_ms=0).partition("<h2>Lineage")[2]
+    with opened(settings) as ledger:
+        chosen = champion(ledger.decisions("main"))
+    assert chosen is not None
+    for mark, sha in (("head", history(settings)[-1].sha), ("champion", chosen)):
+        at = text.index(f'<span class="mark">{mark}</span>')
+        assert text.count(f'<span class="mark">{mark}</span>') == 1
+        assert text.rfind(f'<code title="{sha}">', 0, at) == text.rfind("<code title=", 0, at)
 
 
 def test_with_a_key_it_offers_to_decide_and_allows_nothing_else(settings: Settings) -> None:

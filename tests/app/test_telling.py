@@ -15,7 +15,8 @@ from priorflow.cli import call
 from priorflow.config import ConfigError, Settings, load
 from priorflow.console import JsonLines, Silent
 from priorflow.exit_codes import ExitCode
-from priorflow.page import look, troubles
+from priorflow.look import look
+from priorflow.page import troubles
 from priorflow.run import execute
 from tests.app.histories import history, opened
 from tests.app.streams import archived, small_settings, small_stream

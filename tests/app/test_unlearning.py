@@ -14,10 +14,10 @@ from connectors.archive import ArchiveWriter, read_archive
 from priorflow.cli import call
 from priorflow.config import Settings, load
 from priorflow.console import Silent
+from priorflow.descent import Node, Way
 from priorflow.exit_codes import ExitCode
-from priorflow.page import look
+from priorflow.look import look
 from priorflow.run import execute
-from priorflow.story import WindowRow
 from priorflow.unlearning import CannotUnlearn, Wanted, _place, parse_stretch, unlearn
 from stream.erasure import Stretch
 from stream.record import RawRecord
@@ -174,8 +174,25 @@ def test_of_a_chain_that_went_back_what_is_in_force_is_derived(
     begun_anew = settings.model_copy(update={"chain": settings.chain.model_copy(update={"name": "before"})})
     seen = look(begun_anew, ask_kafka=False)  # its first row is a branch that did without nothing of its own
     assert seen is not None
-    assert [one.index for one in seen.lineage if isinstance(one, WindowRow)] == [1, 2, 3]
+    assert kinds(seen.lineage[0]) == [
+        ("root", 0),
+        ("learned", 1),
+        ("branch", 1),
+        ("learned", 2),
+        ("learned", 3),
+    ]
     assert seen.place["windows"] == 3
+    whole = look(settings, ask_kafka=False)
+    assert whole is not None
+    first_shown = whole.lineage[0][1]
+    assert isinstance(first_shown, Node)
+    left = [(way[0].row.chain, kinds(way)[1:]) for way in first_shown.ways if isinstance(way[0], Node)]
+    assert ("before", [("learned", 2), ("learned", 3)]) in left
+    assert ("main", [("learned", 3)]) in left, "what was gone back over"
+
+
+def kinds(way: Way) -> list[tuple[str, int]]:
+    return [(step.row.kind, step.row.index) for step in way if isinstance(step, Node)]
 
 
 @pytest.mark.parametrize("step", STEPS)
