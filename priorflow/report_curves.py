@@ -23,6 +23,7 @@ from priorflow.report_axes import (
     window_axis,
 )
 from priorflow.report_svg import Frame, Scale, box, doublings, drawing, hint, mark, markup, path, steps
+from priorflow.report_words import accounts
 from priorflow.scores import Score
 from priorflow.story import Story, WindowRow
 
@@ -116,18 +117,13 @@ def accounting_chart(counts: Mapping[str, int]) -> str:
     wide, tall = 1000.0, 18.0
     svg = drawing(wide, tall, "where every record is")
     consumed, at = max(1, counts.get("consumed", 0)), 0.0
-    for style, (name, count) in enumerate(parts(counts)):
+    for style, (name, count) in enumerate(accounts(counts)):
         share = wide * count / consumed
         if count:
             part = box(svg, Frame(at, at + share, 0, tall), f"part part{style}")
             hint(part, f"{name}: {count:,} records")
         at += share
     return markup(svg)
-
-
-def parts(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Return what consumed records became, in the order of the accounting."""
-    return [(name, count) for name, count in counts.items() if name != "consumed"]
 
 
 def beta_text(beta: float) -> str:

@@ -190,11 +190,14 @@ def lessons_by_record(taught: Taught) -> str:
 
 def accounting_lines(counts: Mapping[str, int]) -> list[tuple[str, int, str]]:
     """Return name, number and meaning of everything a consumed record can become."""
-    return [
-        (name.replace("_", " "), count, _MEANINGS.get(name, ""))
-        for name, count in counts.items()
-        if name != "consumed"
-    ]
+    return [(name.replace("_", " "), count, _MEANINGS.get(name, "")) for name, count in accounts(counts)]
+
+
+def accounts(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return what consumed records became, what was learned first: colours go by place, and rows are sorted."""
+    places = {name: place for place, name in enumerate(_MEANINGS)}
+    named = [(name, count) for name, count in counts.items() if name != "consumed"]
+    return sorted(named, key=lambda account: places.get(account[0], len(places)))
 
 
 def accounting_verdict(counts: Mapping[str, int]) -> str:

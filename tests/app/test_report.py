@@ -93,6 +93,14 @@ def test_every_method_class_and_decision_is_named(story: Story, page: _Page) -> 
     assert page.text.count("Refused version") == 1
 
 
+def test_accounts_have_the_colours_of_their_names_however_the_ledger_sorts_them(story: Story) -> None:
+    """What was learned is never drawn as an alarm."""
+    lines = report_words.accounting_lines(dict(sorted(story.counts.items())))
+    assert lines[0][0] == "learned"
+    assert [name for name, _, _ in lines].index("dead lettered") == 4
+    assert lines == report_words.accounting_lines(story.counts)
+
+
 def test_the_accounting_is_shown_and_added_up(story: Story, page: _Page) -> None:
     assert f"{story.counts['consumed']:,} records were consumed" in page.text
     assert "none is missing" in page.text
