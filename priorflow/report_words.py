@@ -194,7 +194,7 @@ def accounting_lines(counts: Mapping[str, int]) -> list[tuple[str, int, str]]:
 
 
 def accounts(counts: Mapping[str, int]) -> list[tuple[str, int]]:
-    """Return what consumed records became, what was learned first: colours go by place, and rows are sorted."""
+    """Return what consumed records became, learned first: colours go by place, and a row sorts its counts."""
     places = {name: place for place, name in enumerate(_MEANINGS)}
     named = [(name, count) for name, count in counts.items() if name != "consumed"]
     return sorted(named, key=lambda account: places.get(account[0], len(places)))
