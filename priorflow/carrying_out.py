@@ -30,17 +30,29 @@ def carry_out(settings: Settings, ledger: Ledger, blobs: Blobs, line: Decision, 
         at=format_instant(line.at_ms),
         hash=line.hash,
     )
+    follow(settings, ledger, blobs, line, console, at_ms=line.at_ms)
+
+
+def follow(
+    settings: Settings, ledger: Ledger, blobs: Blobs, line: Decision, console: Console, *, at_ms: int
+) -> None:
+    """Point the aliases by the log and tell the webhook; done already, it changes nothing.
+
+    `at_ms` is now: the time of a line that is written should an alias have been moved by hand.
+    """
     if settings.mlflow.enabled:
         with _standing(line, console, "aliases", event="not_publishing"):
-            _point(settings, ledger, blobs, line, console)
+            _point(settings, ledger, blobs, line, console, at_ms=at_ms)
     with _standing(line, console, "the webhook", event="not_telling"):
         tell_once(settings, ledger, line.chain, console)
 
 
-def _point(settings: Settings, ledger: Ledger, blobs: Blobs, line: Decision, console: Console) -> None:
+def _point(
+    settings: Settings, ledger: Ledger, blobs: Blobs, line: Decision, console: Console, *, at_ms: int
+) -> None:
     versions = publishing(settings, ledger)
     aliases = Aliases(ledger=ledger, blobs=blobs, registry=versions, chain=line.chain)
-    found = aliases.settle(at_ms=line.at_ms).aliases
+    found = aliases.settle(at_ms=at_ms).aliases
     console.say(f"alias champion is version {found.get('champion')}", event="aliases", aliases=dict(found))
 
 

@@ -100,9 +100,12 @@ def history(
 def _bench(
     settings: Settings, chain: str | None, console: Console
 ) -> Iterator[tuple[Bench, Callable[[Decision], None]]]:
-    """Open the ledger, and have all that follows a decision follow it."""
-    from priorflow.carrying_out import carry_out
-    from priorflow.deciding import Bench, whoever
+    """Open the ledger, and have all that follows a decision follow it.
+
+    Also where the decision stands already: whoever took it may have died before anything followed.
+    """
+    from priorflow.carrying_out import carry_out, follow
+    from priorflow.deciding import Bench, StandsAlready, whoever
     from priorflow.opening import reading, require_history
 
     name = chain or settings.chain.name
@@ -115,7 +118,11 @@ def _bench(
         def tell(line: Decision) -> None:
             carry_out(settings, ledger, blobs, line, console)
 
-        yield bench, tell
+        try:
+            yield bench, tell
+        except StandsAlready as already:
+            follow(settings, ledger, blobs, already.line, console, at_ms=bench.at_ms)
+            raise
 
 
 COMMANDS: Final[Mapping[str, Callable[..., None]]] = {

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, final
 
 from connectors.crash import Crash, live
-from connectors.decision_log import champion, fallback, last_hash
+from connectors.decision_log import champion, fallback, in_charge, last_hash
 from posterior.snapshot import IN_CHARGE, Action, Blobs, Decision, Ledger, LedgerError, Snapshot
 from priorflow.case import newest_candidate
 from trainers.branching import CONTINUE, asked_for
@@ -25,6 +25,15 @@ GATES: Final = "gates"
 
 class NotAllowed(LedgerError):
     """A decision that cannot be taken as it was asked for; nothing was recorded."""
+
+
+@final
+class StandsAlready(NotAllowed):
+    """What was asked for has been decided: `line` says so; what follows from it may not have been done."""
+
+    def __init__(self, line: Decision) -> None:
+        super().__init__(f"{line.snapshot} is champion already, by line {line.seq} of {line.actor}")
+        self.line = line
 
 
 def whoever() -> str:
@@ -58,9 +67,9 @@ class Bench:
             raise NotAllowed(msg)
         log = self.ledger.decisions(self.chain)
         wanted = self._snapshot(sha if sha is not None else _candidate(self.chain, log))
-        if wanted.sha == champion(log):
-            msg = f"{wanted.sha} is champion already"
-            raise NotAllowed(msg)
+        present = in_charge(log)
+        if present is not None and present.snapshot == wanted.sha:
+            raise StandsAlready(present)
         found = _finding(log, wanted.sha)
         if not force:
             _require_allowed(log, found, wanted.sha)
@@ -82,9 +91,9 @@ class Bench:
             msg = f"{wanted.sha} was never champion; `priorflow promote` it, with --force and a reason"
             raise NotAllowed(msg)
         stays = continue_from == "head" and asked_for(log, self.ledger.history(self.chain)) is None
-        if wanted.sha == champion(log) and stays:
-            msg = f"{wanted.sha} is champion already"
-            raise NotAllowed(msg)
+        present = in_charge(log)
+        if present is not None and present.snapshot == wanted.sha and stays:
+            raise StandsAlready(present)
         return self._decide(log, "rollback", wanted, {"reason": reason, CONTINUE: continue_from})
 
     def _snapshot(self, sha: str) -> Snapshot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -16,11 +17,9 @@ from typing import Any
 
 import pytest
 
-from connectors.aliases import Aliases
 from connectors.blobs import MemoryBlobs, open_blobs
 from connectors.decision_log import champion
 from connectors.ledger import open_ledger
-from connectors.mlflow_registry import MlflowRegistry
 from posterior.snapshot import Decision, LedgerCorrupt, LogMoved, Snapshot
 from priorflow.case import newest_candidate
 from priorflow.cli import call
@@ -293,42 +292,59 @@ def test_a_log_that_was_altered_is_not_shown(home: Court, capsys: pytest.Capture
     assert home.ledger is not None
 
 
+STEPS = ("before-decision", "after-decision", "before-alias", "before-moved", "before-noted")
+
+
 @pytest.mark.mlflow
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_killed_between_any_two_steps_of_a_promotion_the_next_settling_is_consistent(
+def test_killed_between_any_two_steps_of_a_promotion_the_same_command_again_finishes_it(
     home: Court, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Real processes on a real MLflow: either nothing was decided, or all follows from what was."""
-    settings = load(overrides={"home": ".priorflow"})
-    rows = [row for row, _ in home.rows]
+    """Real processes on a real MLflow: either nothing was decided, or all follows from what was.
+
+    The one that goes on is a new process too: the command that an operator gives again, who is told which.
+    """
+    home.learn(0.6)
+    home.learn(0.6)
+    settings, rows = load(overrides={"home": ".priorflow"}), [row for row, _ in home.rows]
     with closing(registry(settings)) as models:
         for row in rows:
             published = models.publish(row, _circumstance(home, row), home.blobs.get(row.posterior))
             home.ledger.published(row.sha, "mlflow", published)
-        for step, row in zip(("before-decision", "after-decision", "before-noted"), rows[1:], strict=True):
-            before = champion(home.log())
-            command = [sys.executable, "-m", "tests.app.promoter", ".priorflow", row.sha, step]
-            done = subprocess.run(command, check=False, env=_env())
+        for step, (before, row) in zip(STEPS, itertools.pairwise(rows), strict=True):
+            done = _process("tests.app.promoter", ".priorflow", row.sha, step)
             assert done.returncode == -signal.SIGKILL
-            wanted = before if step == "before-decision" else row.sha
-            assert champion(home.log()) == wanted
-            assert _settle(home, models) == home.ledger.reference(str(wanted), "mlflow")
-        assert "alias" not in {line.actor for line in home.log()}
+            stands = step != "before-decision"
+            assert champion(home.log()) == (row if stands else before).sha
+            again = _process("priorflow", "promote", row.sha, "--force", "--reason", "again", "--json")
+            assert again.returncode == (ExitCode.USAGE if stands else ExitCode.OK)
+            by = f"champion already, by line {home.log()[-1].seq} of ada@host"
+            assert (by in again.stderr) is stands
+            wanted = [home.ledger.reference(one.sha, "mlflow") for one in (row, before)]
+            assert [models.aliases()[name] for name in ("champion", "previous")] == wanted
+    shown = _process("priorflow", "history", "--decided", "--json").stdout.splitlines()
+    told = list(map(json.loads, shown))
+    assert told.pop()["event"] == "verified"
+    assert [(line["snapshot"], line["why"]) for line in told[1:]] == [
+        (row.sha, "again" if step == "before-decision" else "a test")
+        for step, row in zip(STEPS, rows[1:], strict=True)
+    ]
+    assert "alias" not in {line.actor for line in home.log()}
     assert call(["rollback", "--json"]) == ExitCode.OK
     aliases = next(line for line in said(capsys) if line["event"] == "aliases")
-    assert aliases["aliases"]["champion"] == home.ledger.reference(rows[2].sha, "mlflow")
+    assert aliases["aliases"]["champion"] == home.ledger.reference(rows[4].sha, "mlflow")
+
+
+def _process(module: str, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *words]
+    return subprocess.run(command, check=False, env=_env(), capture_output=True, text=True)
 
 
 def _circumstance(home: Court, row: Snapshot) -> Any:
     found = home.ledger.snapshot(row.sha)
     assert found is not None
     return found[1]
-
-
-def _settle(home: Court, models: MlflowRegistry) -> str | None:
-    aliases = Aliases(ledger=home.ledger, blobs=home.blobs, registry=models, chain="main")
-    return aliases.settle().aliases.get("champion")
 
 
 def _env() -> dict[str, str]:
