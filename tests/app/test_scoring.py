@@ -8,25 +8,18 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import pytest
 
-from connectors.blobs import open_blobs
-from connectors.codec import event_record
 from connectors.kafka_client import KafkaClient, TopicWish, ensure_topics
 from connectors.kafka_sink import KafkaSink
-from connectors.kafka_source import KafkaSource, KafkaSourceRules
-from connectors.ledger import open_ledger
 from connectors.letters import original, read_letter
 from posterior.family import ONE_TASK
-from posterior.snapshot import Action
 from priorflow.case import CASE
 from priorflow.config import Settings
 from priorflow.console import Silent
@@ -35,8 +28,8 @@ from priorflow.scoring import score
 from priorflow.serving.version import Answering
 from stream.breaker import TooMuchBad
 from stream.prediction_id import event_of
-from stream.record import Event, RawRecord
 from tests.app.histories import history
+from tests.app.scored import Life, Transactions, coming, decide, keys, produce, read, started, until
 from tests.app.streams import EVENTS, archived, small_settings, small_stream
 from trainers.answer import Answer, answerer_of
 
@@ -70,31 +63,6 @@ def settings(learned: Path, tmp_path: Path, kafka: KafkaClient, new_topic: Calla
     )
 
 
-def decide(settings: Settings, action: Action, sha: str, **evidence: Any) -> None:
-    ledger = open_ledger(settings.ledger_url, open_blobs(settings.blobs_url))
-    ledger.decide("main", at_ms=1, actor="test", action=action, snapshot=sha, evidence=evidence)
-    ledger.close()
-
-
-def produce(kafka: KafkaClient, texts: dict[str, str]) -> None:
-    sink = KafkaSink(kafka)
-    for name, text in texts.items():
-        value, headers = event_record(Event(event_id=name, text=text, time_ms=10**12), source="test")
-        sink.send(EVENTS, value, key=name.encode(), headers=headers)
-    sink.flush()
-    sink.close()
-
-
-def read(kafka: KafkaClient, topic: str) -> list[RawRecord]:
-    source = KafkaSource(kafka, KafkaSourceRules(topics=(topic,)))
-    source.seek({})
-    found: list[RawRecord] = []
-    while not all(source.at_end(p) for p in source.partitions()):
-        found += source.poll(timeout_ms=50, max_records=500)
-    source.close()
-    return found
-
-
 def test_every_event_is_answered_once_and_what_cannot_be_read_is_set_aside(
     settings: Settings, kafka: KafkaClient
 ) -> None:
@@ -125,6 +93,35 @@ def test_every_event_is_answered_once_and_what_cannot_be_read_is_set_aside(
     assert dict(letter.headers)["priorflow.stage"] == b"json"
 
 
+@pytest.mark.timeout(300)
+def test_killed_in_a_transaction_alone_and_beside_another_each_event_is_answered_once(
+    settings: Settings, kafka: KafkaClient, tmp_path: Path
+) -> None:
+    """Processes of their own, kill -9, while events come: one alone, then one of two that share a topic."""
+    answers, head = settings.kafka.topics.answers, history(settings)[-1].sha
+    with ExitStack() as stack:
+        transactions = stack.enter_context(closing(Transactions(kafka, answers)))
+
+        def life(name: str) -> Life:
+            return stack.enter_context(closing(Life(settings, tmp_path / name)))
+
+        with coming(kafka) as names:
+            alone = life("alone")
+            until(alone.answers)
+            alone.killed_within(transactions)
+            dying, survivor = life("dying"), life("survivor")
+            until(lambda: dying.answers() and survivor.answers())
+            dying.killed_within(transactions)
+        wanted = {name.encode() for name in names}
+        until(lambda: keys(kafka, answers).keys() >= wanted, look_s=0.5)
+        assert survivor.ends() == 0
+        until(lambda: not transactions.open())
+    written = read(kafka, answers)
+    assert Counter(raw.key for raw in written) == Counter(wanted)
+    assert {json.loads(raw.value or b"")["snapshot"] for raw in written} == {head}
+    assert not read(kafka, settings.kafka.topics.dead_letters)
+
+
 @final
 class Touchy:
     """Answers as a snapshot does, but for texts that hold poison."""
@@ -148,10 +145,6 @@ def touchy(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 class Died(BaseException):
     """Nothing below may catch it."""
-
-
-def keys(kafka: KafkaClient, topic: str) -> Counter[bytes | None]:
-    return Counter(raw.key for raw in read(kafka, topic))
 
 
 @pytest.mark.usefixtures("touchy")
@@ -240,12 +233,3 @@ def test_a_shadow_answers_on_a_topic_of_its_own(settings: Settings, kafka: Kafka
         assert said["snapshot"] == candidate
         assert said["beside"]["prediction_id"] == beside["prediction_id"]
         assert said["beside"]["agrees"] == (said["label"] == beside["label"])
-
-
-def started(settings: Settings, **more: Any) -> subprocess.Popen[str]:
-    """Start `priorflow score` with these settings."""
-    said = settings.model_dump(exclude_unset=True, mode="json")
-    command = [sys.executable, "-m", "priorflow", "score", "--json"]
-    for name, value in {**said, **more}.items():
-        command += ["--set", f"{name}={json.dumps(value)}"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
