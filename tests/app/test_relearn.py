@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from connectors.decision_log import champion
+from connectors.kafka_client import KafkaClient
+from connectors.kafka_sink import KafkaSink
 from priorflow.cli import call
 from priorflow.config import Settings
 from priorflow.console import JsonLines, Silent
@@ -21,23 +25,36 @@ from tests.app.histories import (
     history,
     opened,
 )
-from tests.app.streams import archived, small_settings, small_stream
+from tests.app.streams import EVENTS, LABELS, archived, small_settings, small_stream
+from tests.app.traffic import new_topics
 from trainers.branching import AGAIN
 from trainers.line import in_force
 
 pytestmark = pytest.mark.slow  # whole runs of the application
 
 
-@pytest.fixture(scope="module")
-def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return archived(small_stream(180, money_from=60), tmp_path_factory.mktemp("archive"))
+@pytest.fixture(scope="module", params=["archive", pytest.param("kafka", marks=pytest.mark.kafka)])
+def stream(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return the settings by which a stream is read, from an archive and from a real Kafka."""
+    log = small_stream(180, money_from=60)
+    if request.param == "archive":
+        return {"source": f"archive:{archived(log, tmp_path_factory.mktemp('archive'))}"}
+    kafka: KafkaClient = request.getfixturevalue("kafka")
+    topics = new_topics(kafka)
+    names = {EVENTS: topics.event, LABELS: topics.label}
+    with closing(KafkaSink(kafka)) as sink:
+        for (topic, partition), lane in log.lanes.items():
+            for raw in lane:
+                sink.send(names[topic], raw.value, headers=raw.headers, partition=partition)
+        sink.flush()
+    return {"kafka.bootstrap": kafka.bootstrap, **topics.settings}
 
 
 @pytest.fixture(scope="module")
-def done(stream: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def done(stream: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """All windows; then back to the first, which knows one class, and all of it again with the gate awake."""
     home = tmp_path_factory.mktemp("home")
-    settings = small_settings(home, stream)
+    settings = small_settings(home, None, **stream)
     execute(settings, until_end=True, console=Silent())
     first = history(settings)[1].sha
     sets = ["--set", f"home={home}", "--set", "mlflow.enabled=false"]
@@ -47,7 +64,9 @@ def done(stream: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return settings
 
 
-def test_what_came_since_is_read_again_and_counts_once(done: Settings, stream: Path, tmp_path: Path) -> None:
+def test_what_came_since_is_read_again_and_counts_once(
+    done: Settings, stream: dict[str, Any], tmp_path: Path
+) -> None:
     rows = history(done)
     (branch,) = [row for row in rows if row.kind == "branch"]
     line = in_force(rows, rows[-1])
@@ -56,7 +75,7 @@ def test_what_came_since_is_read_again_and_counts_once(done: Settings, stream: P
     assert_accounts_balance(line)
     again = [row for row in line if row.kind != "branch"]
     assert again[0].kind == "root"
-    plain = small_settings(tmp_path, stream, **{"gate.enabled": False})
+    plain = small_settings(tmp_path, None, **stream, **{"gate.enabled": False})
     execute(plain, until_end=True, console=Silent())
     undisturbed = history(plain)
     assert_planned_without_gap_or_overlap(plain, undisturbed)
