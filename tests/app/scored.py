@@ -101,7 +101,9 @@ class Transactions:
             reader.close()
 
 
-def started(settings: Settings, out: IO[str] | int = subprocess.PIPE, **more: Any) -> subprocess.Popen[str]:
+def started(
+    settings: Settings, out: IO[str] | int = subprocess.PIPE, /, **more: Any
+) -> subprocess.Popen[str]:
     """Start `priorflow score` with these settings."""
     said = settings.model_dump(exclude_unset=True, mode="json")
     command = [sys.executable, "-m", "priorflow", "score", "--json"]
