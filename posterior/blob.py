@@ -35,6 +35,7 @@ from posterior.gaussian import Diagonal, Scales
 
 _UP = ("up", "adapter_up")
 _DOWN = ".A"  # how the name of a LoRA's or an adapter's first matrix ends
+_ROWS = "mean/head"  # coordinates of the class rows' means
 _FROZEN = "b_frozen"
 _TWO_CLASSES = 2
 _RANK_TOLERANCE = 1e-3  # smallest over largest singular value of B below which a column is no direction
@@ -43,12 +44,18 @@ _RANK_TOLERANCE = 1e-3  # smallest over largest singular value of B below which 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blob:
-    """The family; scales are prior standard deviations of one weight."""
+    """The family; scales are prior standard deviations of one weight.
+
+    `head_step` shortens the steps of the class rows' means. A step is so many prior deviations of each weight,
+    and all inputs of a row move its logit together: by far more deviations of the logit, and rows have the
+    widest prior. Where the optimum lies is another matter, and stays.
+    """
 
     sd_down: float = 0.02
     sd_up: float = 0.02
     sd_head: float = 0.1
     sd_prefix: float = 0.1
+    head_step: float = 0.2
     b: Literal["frozen", "anchored", "gaussian"] = "gaussian"
     flipout: bool = False
     name: str = "blob"
@@ -114,7 +121,8 @@ class Blob:
     def place(self, prior: Diagonal, coordinates: Tensors, *, shape: Diagonal) -> Diagonal:
         """Return the state at whitened coordinates."""
         del shape
-        return gaussian.place(prior, coordinates, point_scale=self.sd_up)
+        slowed = {k: v * self.head_step if k == _ROWS else v for k, v in coordinates.items()}
+        return gaussian.place(prior, slowed, point_scale=self.sd_up)
 
     def noise(self, state: Diagonal) -> Mapping[str, tuple[int, ...]]:
         """Return one standard normal per random weight, and one that flipout's signs are keyed by."""

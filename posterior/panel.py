@@ -6,7 +6,7 @@ Gaussian of each class over the model's views of the text (`posterior.generative
 class over its pieces (`posterior.dictionary`). Two opinion pools (`posterior.pool`), whose weights earlier
 windows' forecasts have earned, make one forecast of all:
 
-    p(new | x) = sum_j w_j pi_j(x)                 a constant, or the odds of a class unseen at x
+    p(new | x) = sum_j w_j pi_j(x)                 by constants, rates and odds (`posterior.novelty`)
     p(k | x)   = (1 - p(new | x)) sum_h w_h p_h(k | x)
     p_h(k | x) ~ rows_k(x)^r  p(views of x | k)^(f/d)  p(pieces of x | k)^s         (r, f, s) of expert h
 
@@ -20,7 +20,6 @@ late.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -28,7 +27,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from posterior import dictionary, generative, moments
+from posterior import dictionary, generative, moments, novelty
 from posterior.dictionary import Dictionary
 from posterior.family import Tensors
 from posterior.folding import first_rows, folded, once
@@ -68,14 +67,11 @@ TOGETHER: Final = tuple(
 )
 EXPERTS: Final = (*ROWS, *ALONE, *TOGETHER)
 FAVOURITE: Final = Expert(views=192.0, pieces=0.05)  # half of the pool is its at first
-CONSTANTS: Final = (0.001, 0.01, 0.1)  # pi_new, whatever the features say
-ODDS: Final = tuple((pi, features) for pi in (0.01, 0.1) for features in (128.0, 64.0, 38.4))
 WORTH: Final = 20.0  # events that the pools' weights of before count for
 # What is believed of features before any was seen: unit mean square, about half of it within a class and
 # as much between classes; as many degrees of freedom again as there are features.
 VARIANCE: Final = 0.5
 CLASS_WORTH: Final = 1.0
-_SURE: Final = 1e-4  # no expert's pi_new is nearer to 0 or 1
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,8 @@ class Panel:
 
     generative: `Moments` by field, float64, the scatter as its lower triangle row by row, and `centre`
     (views, features of one), where classes are before they are seen · words: `counts` (K, V), int32 ·
-    pool: `classes` (H,), `novelty` (J,), weights of the experts, float64.
+    pool: `classes` (H,), `novelty` (J,), weights of the experts, and `rate` (2,), how many of the events
+    that they were judged by were of a class unseen, and how many there were; float64.
     """
 
     generative: Tensors
@@ -156,7 +153,7 @@ def restore(tensors: Tensors) -> tuple[Panel | None, dict[str, Tensor]]:
             parts[field][slot] = tensor
         else:
             rest[name] = tensor
-    if parts["generative"] and _sizes(parts) != (len(EXPERTS), len(CONSTANTS) + len(ODDS)):
+    if parts["generative"] and _sizes(parts) != (len(EXPERTS), novelty.EXPERTS):
         raise OtherPanel(_OTHER)
     return (Panel(**parts) if parts["generative"] else None), rest
 
@@ -172,7 +169,7 @@ def founded(sight: Sight) -> Panel:
     centre = sight.views.double().mean(dim=0)
     classes = 0.5 * even(len(EXPERTS))
     classes[EXPERTS.index(FAVOURITE)] += 0.5
-    pool = {"classes": classes, "novelty": even(len(CONSTANTS) + len(ODDS))}
+    pool = {"classes": classes, "novelty": even(novelty.EXPERTS), "rate": novelty.nothing()}
     held = _named(moments.nothing(centre.numel())) | {"centre": centre}
     return Panel(generative=held, words={"counts": dictionary.nothing(sight.vocabulary)}, pool=pool)
 
@@ -233,7 +230,7 @@ def told(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
     goes with many rows.
     """
     known = pooled(_classes(rows, seen), panel.pool["classes"])
-    new = pooled(_novelty(seen), panel.pool["novelty"]).expand(len(known), -1)
+    new = pooled(_novelty(panel, seen), panel.pool["novelty"]).expand(len(known), -1)
     return torch.cat([new[:, :1] + known, new[:, 1:]], dim=1)
 
 
@@ -245,7 +242,7 @@ def dispute(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
 
         sum_j w_j H(pi_j) + (1 - sum_j w_j pi_j) sum_h w_h H(p_h)
     """
-    known, new = _classes(rows, seen), _novelty(seen)
+    known, new = _classes(rows, seen), _novelty(panel, seen)
     of_known, of_new = (panel.pool[name].unsqueeze(1) for name in ("classes", "novelty"))
     old = (of_new * new[..., 0].exp()).sum(dim=0)
     return (of_new * entropy(new)).sum(dim=0) + old * (of_known * entropy(known)).sum(dim=0)
@@ -262,10 +259,10 @@ def heard(panel: Panel, rows: Tensor, sight: Sight, truth: Tensor, labels: Seque
     old = which.any(dim=1)
     said = {
         "classes": _of(_classes(rows, seen)[:, old], which[old].long().argmax(dim=1)),
-        "novelty": _of(_novelty(seen), (~old).long()),
+        "novelty": _of(_novelty(panel, seen), (~old).long()),
     }
     weights = {name: reweighted(panel.pool[name], said[name], worth=WORTH) for name in said}
-    return replace(panel, pool=weights)
+    return replace(panel, pool=weights | {"rate": novelty.counted(panel.pool["rate"], ~old)})
 
 
 def placed(heads: Heads, sight: Sight, truth: Tensor) -> Tensor:
@@ -303,17 +300,9 @@ def _classes(rows: Tensor, seen: Glance) -> Tensor:
     return folded(torch.log_softmax(torch.stack(said), dim=-1), seen.own)
 
 
-def _novelty(seen: Glance) -> Tensor:
+def _novelty(panel: Panel, seen: Glance) -> Tensor:
     """Return log [1 - pi_j(x), pi_j(x)] of every expert, (J, n, 2)."""
-    count = len(seen.fresh)
-    said = [torch.full((count,), math.log(pi / (1 - pi)), dtype=torch.float64) for pi in CONSTANTS]
-    for pi, share in ODDS:
-        t = share / seen.width
-        rival = torch.logsumexp(seen.last * t, dim=-1) - math.log(seen.last.shape[1])
-        said.append(math.log(pi / (1 - pi)) + seen.fresh * t - rival)
-    bound = math.log((1 - _SURE) / _SURE)
-    odds = torch.stack(said).clamp(-bound, bound)
-    return torch.nn.functional.logsigmoid(torch.stack([-odds, odds], dim=-1))
+    return novelty.experts(panel.pool["rate"], seen.fresh, seen.last, width=seen.width)
 
 
 def _of(log_p: Tensor, truth: Tensor) -> Tensor:

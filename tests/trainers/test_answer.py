@@ -126,7 +126,7 @@ def test_experts_one_by_one_are_surer_than_together() -> None:
     state = panel.learned(panel.founded(sight), sight, labels, classes=3)
     rows = torch.log_softmax(torch.randn(5, 3, generator=generator).double(), dim=-1)
     seen = panel.glance(panel.believed(state), sight.of(range(5)))
-    known, new = panel._classes(rows, seen).exp(), panel._novelty(seen).exp()
+    known, new = panel._classes(rows, seen).exp(), panel._novelty(state, seen).exp()
     wanted = torch.zeros(5, dtype=torch.float64)
     for w, p in zip(state.pool["classes"], known, strict=True):
         for v, split in zip(state.pool["novelty"], new, strict=True):
