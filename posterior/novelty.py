@@ -4,8 +4,8 @@
     pi_j(x)   = rho             the share of new classes among events so far
     odds_j(x) = min(1, pi / (1 - pi) [p(x | unseen) / mean_k p(x | k)]^(f/d))
 
-with pi of .01 and .1, and as if f = 128, 64 or 38.4 of d features counted. rho is the mean of a Beta posterior,
-learned as events are judged, from one in a hundred that is worth fifty events.
+with pi of .01 and .1, and as if f = 128, 64 or 38.4 of d features counted. rho is the mean of a Beta
+posterior, learned as events are judged, from one in a hundred that is worth fifty events.
 
 Densities do not get beyond even odds: they cannot tell a new class from an old one in new words, for after a
 change of domain both are far from everything. That new classes are the rule is for the rate to say.

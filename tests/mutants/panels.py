@@ -7,6 +7,7 @@ from typing import Final
 from tests.mutants.mutant import Mutant, bugs
 
 _PANEL = "tests/posterior/test_panel.py::"
+_ODDS = "tests/posterior/test_novelty.py::"
 _POOL = "tests/posterior/test_pool.py::"
 _PIECES = "tests/posterior/test_dictionary.py::"
 _ORDERS = "tests/trainers/test_panelled.py::"
@@ -32,8 +33,32 @@ PANELS: Final[tuple[Mutant, ...]] = (
         ),
     ),
     *bugs(
+        "novelty",
+        "posterior/novelty.py",
+        ("the odds are upside down", "stack([-odds, odds]", "stack([odds, -odds]", _NOVEL),
+        ("what known classes explain is called new", "+ fresh * t - rival", "- fresh * t + rival", _NOVEL),
+        (
+            "a strange text is proof of a new class",
+            ".clamp(-_log_odds(1 - _SURE), 0.0)",
+            ".clamp(-_log_odds(1 - _SURE), _log_odds(1 - _SURE))",
+            _ODDS + "test_densities_multiply_the_odds_up_to_even",
+        ),
+        (
+            "the rate does not learn",
+            "(RARE[0] + new) / (RARE[1] + judged)",
+            "RARE[0] / RARE[1]",
+            _ODDS + "test_the_rate_is_the_mean_of_a_beta_posterior",
+        ),
+    ),
+    *bugs(
         "panel",
         "posterior/panel.py",
+        (
+            "the rate counts classes that were known",
+            'novelty.counted(panel.pool["rate"], ~old)',
+            'novelty.counted(panel.pool["rate"], old)',
+            _PANEL + "test_new_classes_are_expected_where_they_came",
+        ),
         (
             "yesterday's moments are left behind",
             "moments.combine(_moments(panel), moments.moments(sight.views.flatten(1), labels))",
@@ -63,13 +88,6 @@ PANELS: Final[tuple[Mutant, ...]] = (
             "(~old).long()",
             "old.long()",
             _PANEL + "test_new_classes_are_expected_where_they_came",
-        ),
-        ("the odds are upside down", "stack([-odds, odds]", "stack([odds, -odds]", _NOVEL),
-        (
-            "what known classes explain is called new",
-            "+ seen.fresh * t - rival",
-            "- seen.fresh * t + rival",
-            _NOVEL,
         ),
         (
             "the window's features enter what is heard",

@@ -216,6 +216,7 @@ def test_new_classes_are_expected_where_they_came() -> None:
     never = torch.full((60,), panel.UNSEEN)
     quiet = panel.heard(state, rows(60, 3, 1), features, torch.zeros(60, dtype=torch.int64))
     busy = panel.heard(state, rows(60, 3, 1), features, never)
+    assert [p.pool["rate"].tolist() for p in (quiet, busy)] == [[0.0, 60.0], [60.0, 60.0]]
     least = [float(p.pool["novelty"][0]) for p in (quiet, state, busy)]  # who says 1 in 1,000, always
     assert least == sorted(least, reverse=True)
     assert torch.equal(busy.pool["classes"], state.pool["classes"])  # nothing was told of known classes
