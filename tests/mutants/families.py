@@ -64,6 +64,12 @@ _DIAGONAL = bugs(
 _BLOBS = bugs(
     "blob",
     "posterior/blob.py",
+    (
+        "spreads of class rows are shortened with their steps",
+        "if k == _ROWS else v",
+        'if k.endswith("/head") else v',
+        "tests/posterior/test_blob.py::test_class_rows_take_shorter_steps_and_nothing_else_does",
+    ),
     ("the anchor pushes", "total = total + 0.5 * ((v", "total = total - 0.5 * ((v", _KL),
     ("the anchor charges nothing", 'sd=self.sd_up) if self.b == "anchored" else nats', "sd=1e6)", _KL),
     (

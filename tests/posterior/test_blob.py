@@ -89,3 +89,12 @@ def test_with_b_frozen_kl_on_a_is_kl_on_the_adapted_weight() -> None:
 
     on_a = Blob(b="frozen").kl(state(q_mean, q_sd), state(p_mean, p_sd))
     torch.testing.assert_close(on_w, on_a)
+
+
+def test_class_rows_take_shorter_steps_and_nothing_else_does() -> None:
+    prior = Blob().base(slots(2), seed=1, centres={})
+    ones = {k: torch.ones_like(v) for k, v in Blob().origin(prior).items()}
+    short, long = (f.place(prior, ones, shape=prior) for f in (Blob(head_step=0.25), Blob(head_step=1.0)))
+    torch.testing.assert_close(short.mean["head"], 0.25 * long.mean["head"])
+    assert all(torch.equal(short.log_sd[k], v) for k, v in long.log_sd.items())
+    assert all(torch.equal(short.mean[k], v) for k, v in long.mean.items() if k != "head")
