@@ -65,6 +65,7 @@ def ablations(settings: Settings) -> dict[str, Method]:
             adapted(f"{name}_alone", FamilySpec(name=name), replace(learn, panel=False))
             for name in ("gaussian_kron", "gaussian_lowrank")
         ),
+        adapted("rows_slower", FamilySpec(name=ours.name, options={**ours.options, "head_step": 0.2}), learn),
         adapted("nothing_forgotten", ours, replace(learn, beta=1.0)),
         adapted("by_the_mean", ours, replace(learn, draws=0)),
         *(
