@@ -46,9 +46,9 @@ _RANK_TOLERANCE = 1e-3  # smallest over largest singular value of B below which 
 class Blob:
     """The family; scales are prior standard deviations of one weight.
 
-    `head_step` below 1 shortens the steps of the class rows' means. A step is so many prior deviations of each
-    weight, and all inputs of a row move its logit together: by far more deviations of the logit, and rows
-    have the widest prior. Where the optimum lies is another matter, and stays; in a few epochs, shorter
+    `head_step` below 1 shortens the steps of the class rows' means. A step is so many prior deviations of
+    each weight, and all inputs of a row move its logit together: by far more deviations of the logit, and
+    rows have the widest prior. Where the optimum lies is another matter, and stays; in a few epochs, shorter
     steps keep more of earlier windows and follow a new one less closely.
     """
 
