@@ -1,12 +1,12 @@
 """What an earlier summary tells of runs that are not kept here: a study of hours is made on several days.
 
 Rows name the code that made them, so a reader sees which are of one code. Comparisons need both runs on one
-shelf; one that was made is told until another is made of as many seeds.
+shelf; one that was made is told until ours is run on that stream again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from benchmarks.study.paired import Difference
@@ -30,18 +30,13 @@ def all_rows(
     return sorted(known, key=lambda r: (streams.index(r["stream"]), methods.index(r["method"]), r["seed"]))
 
 
-def all_comparisons(found: Sequence[Compared], former: Summary) -> list[Compared]:
-    """Return today's comparisons, and the earlier ones where today has none or one of fewer seeds."""
-    held = {_question(one): one for one in map(_compared, former.get("comparisons", ()))}
-    for one in found:
-        earlier = held.get(_question(one))
-        if earlier is None or len(one.seeds) >= len(earlier.seeds):
-            held[_question(one)] = one
-    return list(held.values())
+def all_comparisons(found: Sequence[Compared], former: Summary, done: Collection[str]) -> list[Compared]:
+    """Return today's comparisons, and the earlier ones of streams on which ours was not run again.
 
-
-def _question(one: Compared) -> tuple[str, str, str]:
-    return one.stream, one.against, one.measure
+    `done` are the streams on which it was: what was compared there before was another run of ours.
+    """
+    earlier = map(_compared, former.get("comparisons", ()))
+    return [*(one for one in earlier if one.stream not in done), *found]
 
 
 def _compared(said: Mapping[str, Any]) -> Compared:

@@ -45,7 +45,8 @@ def summarised(
         names,
         [*(method.name for method in chosen), *TEMPERED],
     )
-    found = all_comparisons(comparisons(traces, names, pi_new=pi_new), former)
+    done = {stream for stream, method, _ in runs if method == PRIORFLOW}
+    found = all_comparisons(comparisons(traces, names, pi_new=pi_new), former, done)
     shuffled = [name for name in names if name.endswith("_shuffled")]
     return {
         "name": "study",

@@ -32,11 +32,9 @@ def test_a_row_is_told_as_measured_last_and_one_of_a_method_that_is_gone_is_not(
     ]
 
 
-def test_a_comparison_stays_until_one_of_as_many_seeds_is_made() -> None:
-    former = {"comparisons": [_compared((1, 2), 0.5).as_json(), _compared((1,), 0.25, against="b").as_json()]}
-    assert all_comparisons([_compared((1,), 9.0)], former) == [
-        _compared((1, 2), 0.5),
-        _compared((1,), 0.25, against="b"),
-    ]
-    assert all_comparisons([_compared((2, 3), 9.0)], former)[0] == _compared((2, 3), 9.0)
-    assert all_comparisons([_compared((1,), 9.0)], {}) == [_compared((1,), 9.0)]
+def test_a_comparison_stays_until_ours_is_run_on_the_stream_again() -> None:
+    earlier, today = _compared((1, 2), 0.5), _compared((1,), 9.0, against="b")
+    former = {"comparisons": [earlier.as_json()]}
+    assert all_comparisons([today], former, {"news"}) == [earlier, today]
+    assert all_comparisons([today], former, {"mails"}) == [today]
+    assert all_comparisons([today], {}, set()) == [today]
