@@ -6,7 +6,7 @@ STAMP := .venv/.priorflow-ready
 FAST := not (kafka or ray or mlflow or postgres or slow)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-browser bench mutants format pins clean
+.PHONY: help setup demo lint check test test-browser bench mutants format pins clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -22,11 +22,13 @@ $(STAMP): pyproject.toml constraints.txt infra/setup.sh
 demo: setup  ## the main job, end to end, on the real parts
 	@$(BIN)/priorflow demo
 
-check: $(STAMP)  ## format, lint, types, import contracts, fast tests
+lint: $(STAMP)  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint  ## the same, and the fast tests
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "$(FAST)"
 
 test: setup  ## every test, those on the real Kafka, Ray, MLflow and PostgreSQL included, none skipped
