@@ -1,19 +1,19 @@
-"""A panel beside a family's class rows: they, and two generative heads, alone and in company.
+"""A panel beside a family's class rows: they, and three heads on what no step changes, alone and in company.
 
 Class rows learn what divides the classes of a window and are pushed off those it does not hold. Heads that
 generate what the *frozen* model makes of a text keep every class exactly, whatever comes in between: a
 Gaussian of each class over the model's views of the text (`posterior.generative`), and frequencies of each
-class over its pieces (`posterior.dictionary`). Two opinion pools (`posterior.pool`), whose weights earlier
-windows' forecasts have earned, make one forecast of all:
+class over its pieces (`posterior.dictionary`). Where classes overlap, a head that divides the same views
+knows more (`posterior.regression`, under a narrow prior and a wide one). Two opinion pools
+(`posterior.pool`), whose weights earlier windows' forecasts have earned, make one forecast of all
+(`posterior.experts` has who is asked):
 
     p(new | x) = sum_j w_j pi_j(x)                 by constants, rates and odds (`posterior.novelty`)
     p(k | x)   = (1 - p(new | x)) sum_h w_h p_h(k | x)
-    p_h(k | x) ~ rows_k(x)^r  p(views of x | k)^(f/d)  p(pieces of x | k)^s         (r, f, s) of expert h
+    p_h(k | x) ~ rows_k(x)^r p(views of x | k)^(f/d) p(pieces of x | k)^s narrow_k(x)^a wide_k(x)^b
 
 so that ratios between known classes do not depend on how likely a new one is. A class that was merged has
-several rows and is each expert's sum over them (`posterior.folding`). A product knows more than
-either of its factors where these err apart, and is surer; the pool finds out how sure is right. Exponents
-below 1, because features are far from independent, and so are pieces. Generative heads hold classes for as
+several rows and is each expert's sum over them (`posterior.folding`). Generative heads hold classes for as
 likely as each other: which queue is busy changes faster than what belongs in it, and rows know the share of
 late.
 """
@@ -27,14 +27,16 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from posterior import dictionary, generative, moments, novelty
+from posterior import dictionary, generative, moments, novelty, regression
 from posterior.dictionary import Dictionary
+from posterior.experts import EXPERTS
 from posterior.family import Tensors
 from posterior.folding import first_rows, folded, once
 from posterior.generative import Belief
 from posterior.moments import Moments
 from posterior.pool import even, pooled, reweighted
 from posterior.predict import entropy
+from posterior.regression import Factored, Regression
 
 NEW: Final = ""  # the name of "a class nobody has seen" in a forecast; no label is empty
 UNSEEN: Final = -1  # the truth of an event whose class was not known when it was foretold
@@ -44,30 +46,13 @@ class OtherPanel(ValueError):
     """A snapshot's panel is of a release with other heads or experts; its chain cannot go on with it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expert:
-    """Exponents of a product: of the rows, of the views (so many of d features count), of the pieces."""
-
-    rows: float = 0.0
-    views: float = 0.0
-    pieces: float = 0.0
-
-
-ROWS: Final = tuple(Expert(rows=1 / t) for t in (1.0, 1.5, 2.0, 3.0))
-ALONE: Final = (
-    *(Expert(views=f) for f in (192.0, 384.0, 768.0)),
-    *(Expert(pieces=s) for s in (0.05, 0.1)),
+WORTH: Final = 20.0  # events that the even weights of classes' experts count for
+MEMORY: Final = 2048.0  # events that what was heard so far counts for at most: eight windows of 256
+NEWNESS: Final = 5.0  # the same of who says that a class is new, whatever was heard
+LIKENESS: Final = (192.0, 0.05)  # of views and pieces: which row of a merged class a text resembles
+_EXPONENTS: Final = torch.tensor(
+    [[e.rows, e.views, e.pieces, e.narrow, e.wide] for e in EXPERTS], dtype=torch.float64
 )
-_SURENESS: Final = (0.25, 0.5, 1.0, 2.0)
-TOGETHER: Final = tuple(
-    Expert(views=f * c, pieces=0.05 * c, rows=r * c)
-    for f in (192.0, 384.0)
-    for r in (0.0, 0.5)
-    for c in _SURENESS
-)
-EXPERTS: Final = (*ROWS, *ALONE, *TOGETHER)
-FAVOURITE: Final = Expert(views=192.0, pieces=0.05)  # half of the pool is its at first
-WORTH: Final = 20.0  # events that the pools' weights of before count for
 # What is believed of features before any was seen: unit mean square, about half of it within a class and
 # as much between classes; as many degrees of freedom again as there are features.
 VARIANCE: Final = 0.5
@@ -80,12 +65,14 @@ class Panel:
 
     generative: `Moments` by field, float64, the scatter as its lower triangle row by row, and `centre`
     (views, features of one), where classes are before they are seen · words: `counts` (K, V), int32 ·
+    regression: `Regression` by field, float64, on the views flat; its second moments are in the former ·
     pool: `classes` (H,), `novelty` (J,), weights of the experts, and `rate` (2,), how many of the events
     that they were judged by were of a class unseen, and how many there were; float64.
     """
 
     generative: Tensors
     words: Tensors
+    regression: Tensors
     pool: Tensors
 
 
@@ -104,7 +91,7 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """The generative heads, ready to be asked: of all views, of the last alone, of pieces.
+    """The heads, ready to be asked: of all views, of the last alone, of pieces; and the one that divides.
 
     `seen` (K,) are the rows of the label map, C in all, that have evidence: those of the known classes. Going
     on from an older belief leaves classes in the map of which there is none. `own` names the class of each:
@@ -114,21 +101,25 @@ class Heads:
     views: Belief
     last: Belief
     pieces: Dictionary
+    divided: Factored
     seen: Tensor
     own: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Glance:
-    """What the generative heads make of n texts: log densities under the rows with evidence, (n, K) each.
+    """What the heads make of n texts: log densities under the rows with evidence, (n, K) each.
 
-    `views` of `d` features, `last` of `width`; `fresh` (n,) is what the last view is like in a class unseen;
-    `seen` and `own` as in `Heads`.
+    `views` of `d` features, `last` of `width`; `narrow` and `wide` are log-probabilities that softmax
+    regression gives these rows; `fresh` (n,) is what the last view is like in a class
+    unseen; `seen` and `own` as in `Heads`.
     """
 
     views: Tensor
     pieces: Tensor
     last: Tensor
+    narrow: Tensor
+    wide: Tensor
     fresh: Tensor
     seen: Tensor
     own: tuple[int, ...]
@@ -136,7 +127,7 @@ class Glance:
     width: int
 
 
-FIELDS: Final = ("generative", "words", "pool")
+FIELDS: Final = ("generative", "words", "regression", "pool")
 _OTHER: Final = (
     "this snapshot's panel is of a release with other heads or experts: derive the chain again with "
     "`priorflow replay --into NEW`, or start a new one"
@@ -159,23 +150,30 @@ def restore(tensors: Tensors) -> tuple[Panel | None, dict[str, Tensor]]:
 
 
 def _sizes(parts: Mapping[str, Tensors]) -> tuple[int, int] | None:
-    """Return how many experts there are of classes and of novelty; None without counts of pieces."""
+    """Return how many experts there are of classes and of novelty; None where a head is missing."""
     pool = parts["pool"]
-    return (len(pool["classes"]), len(pool["novelty"])) if parts["words"] else None
+    whole = parts["words"] and parts["regression"]
+    return (len(pool["classes"]), len(pool["novelty"])) if whole else None
 
 
 def founded(sight: Sight) -> Panel:
     """Return the panel before it has learned: it knows where views lie, and no class."""
     centre = sight.views.double().mean(dim=0)
-    classes = 0.5 * even(len(EXPERTS))
-    classes[EXPERTS.index(FAVOURITE)] += 0.5
-    pool = {"classes": classes, "novelty": even(novelty.EXPERTS), "rate": novelty.nothing()}
-    held = _named(moments.nothing(centre.numel())) | {"centre": centre}
-    return Panel(generative=held, words={"counts": dictionary.nothing(sight.vocabulary)}, pool=pool)
+    pool = {
+        "classes": even(len(EXPERTS)),
+        "novelty": even(novelty.EXPERTS),
+        "rate": novelty.nothing(),
+    }
+    return Panel(
+        generative=_named(moments.nothing(centre.numel())) | {"centre": centre},
+        words={"counts": dictionary.nothing(sight.vocabulary)},
+        regression=dict(vars(regression.nothing(centre.numel()))),
+        pool=pool,
+    )
 
 
 def believed(panel: Panel, labels: Sequence[str] = ()) -> Heads:
-    """Return the generative heads' posteriors; without a label map each row is a class of its own.
+    """Return the heads' posteriors; without a label map each row is a class of its own.
 
     What the last view alone looks like is part of what was seen of all: its columns, and their scatter.
     """
@@ -186,6 +184,7 @@ def believed(panel: Panel, labels: Sequence[str] = ()) -> Heads:
         views=_believed(evidence, centre.flatten()),
         last=_believed(last, centre[-1]),
         pieces=dictionary.ready(panel.words["counts"]),
+        divided=regression.factored(regression.among(Regression(**panel.regression), seen), evidence),
         seen=seen,
         own=tuple(first[row] for row in seen.tolist()),
     )
@@ -207,14 +206,17 @@ def _believed(evidence: Moments, centre: Tensor) -> Belief:
 
 
 def glance(heads: Heads, sight: Sight) -> Glance:
-    """Return what the generative heads make of texts; OtherPanel, if they are of other views than these."""
+    """Return what the heads make of texts; OtherPanel, if they are of other views than these."""
     if sight.views[0].numel() != len(heads.views.root):
         raise OtherPanel(_OTHER)
-    last, seen = sight.views[:, -1], heads.seen
+    flat, last, seen = sight.views.flatten(1), sight.views[:, -1], heads.seen
+    narrow, wide = regression.log_probabilities(heads.divided, flat)
     return Glance(
-        views=generative.log_densities(heads.views, sight.views.flatten(1))[:, seen],
+        views=generative.log_densities(heads.views, flat)[:, seen],
         pieces=dictionary.log_densities(heads.pieces, sight.pieces)[:, seen],
         last=generative.log_densities(heads.last, last)[:, seen],
+        narrow=narrow,
+        wide=wide,
         fresh=generative.log_fresh(heads.last, last),
         seen=seen,
         own=heads.own,
@@ -261,20 +263,23 @@ def heard(panel: Panel, rows: Tensor, sight: Sight, truth: Tensor, labels: Seque
         "classes": _of(_classes(rows, seen)[:, old], which[old].long().argmax(dim=1)),
         "novelty": _of(_novelty(panel, seen), (~old).long()),
     }
-    weights = {name: reweighted(panel.pool[name], said[name], worth=WORTH) for name in said}
-    return replace(panel, pool=weights | {"rate": novelty.counted(panel.pool["rate"], ~old)})
+    rate = panel.pool["rate"]
+    worth = {"classes": min(WORTH + float(rate[1]), MEMORY), "novelty": NEWNESS}
+    weights = {name: reweighted(panel.pool[name], said[name], worth=worth[name]) for name in said}
+    return replace(panel, pool=weights | {"rate": novelty.counted(rate, ~old)})
 
 
 def placed(heads: Heads, sight: Sight, truth: Tensor) -> Tensor:
     """Return the rows (n,) in which texts count whose classes have `truth` (n,) for their first row.
 
-    Of the rows of a merged class it is the one that `FAVOURITE` holds for likeliest, before it learns the
-    text: counted in one of them whatever they say, what divides two rows would become the spread of all.
+    Of the rows of a merged class it is the one that views and pieces hold for likeliest, before they learn
+    the text: counted in one of them whatever they say, what divides two rows would become the spread of all.
     """
     if len(set(heads.own)) == len(heads.own):
         return truth
     seen, own = glance(heads, sight), torch.tensor(heads.own)
-    density = seen.views / seen.d * FAVOURITE.views + seen.pieces * FAVOURITE.pieces
+    of_views, of_pieces = LIKENESS
+    density = seen.views / seen.d * of_views + seen.pieces * of_pieces
     theirs = truth.unsqueeze(1) == own
     likeliest = density.masked_fill(~theirs, -torch.inf).argmax(dim=1)
     return torch.where(theirs.any(dim=1), seen.seen[likeliest], truth)
@@ -285,19 +290,35 @@ def learned(panel: Panel, sight: Sight, labels: Tensor, *, classes: int) -> Pane
 
     It has a row for each of `classes`; one without evidence is where the base has it.
     """
-    after = moments.combine(_moments(panel), moments.moments(sight.views.flatten(1), labels))
+    flat, before = sight.views.flatten(1), _moments(panel)
+    after = moments.combine(before, moments.moments(flat, labels))
     after = moments.grow(after, max(classes, len(after.count)))
     counts = dictionary.counted(panel.words["counts"], sight.pieces, labels, classes=len(after.count))
-    held = _named(after) | {"centre": panel.generative["centre"]}
-    return replace(panel, generative=held, words={"counts": counts})
+    return Panel(
+        generative=_named(after) | {"centre": panel.generative["centre"]},
+        words={"counts": counts},
+        regression=dict(vars(_divided(panel, before, after, flat, labels))),
+        pool=panel.pool,
+    )
+
+
+def _divided(panel: Panel, before: Moments, after: Moments, features: Tensor, labels: Tensor) -> Regression:
+    """Return softmax regression after a window, among the classes that then have evidence."""
+    state = regression.grow(Regression(**panel.regression), len(after.count))
+    rows = after.count.nonzero().squeeze(1)
+    prior = regression.factored(regression.among(state, rows), before)
+    return regression.merged(
+        state, regression.learned(prior, features, torch.searchsorted(rows, labels)), rows
+    )
 
 
 def _classes(rows: Tensor, seen: Glance) -> Tensor:
     """Return log p_h(k | x) of every expert on the known classes, (H, n, K)."""
     rows = rows[:, seen.seen].double()
-    views, pieces = (part.expand(len(rows), -1) for part in (seen.views / seen.d, seen.pieces))
-    said = [rows * e.rows + views * e.views + pieces * e.pieces for e in EXPERTS]
-    return folded(torch.log_softmax(torch.stack(said), dim=-1), seen.own)
+    beside = seen.views / seen.d, seen.pieces, seen.narrow, seen.wide
+    factors = torch.stack([rows, *(part.expand(len(rows), -1) for part in beside)])
+    said = torch.einsum("hf,fnk->hnk", _EXPONENTS, factors)
+    return folded(torch.log_softmax(said, dim=-1), seen.own)
 
 
 def _novelty(panel: Panel, seen: Glance) -> Tensor:

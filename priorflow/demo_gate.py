@@ -63,12 +63,13 @@ def _shown(line: Decision, console: Console) -> bool:
     return refused
 
 
-CLASSES: Final = ("mean/head", "generative/mean", "words/counts")  # what a snapshot holds row by class
+# What a snapshot holds class by class, and along which dimension.
+CLASSES: Final = {"mean/head": 0, "generative/mean": 0, "words/counts": 0, "regression/mean": 1}
 
 
 def confused(tensors: Tensors) -> Tensors:
-    """Return a posterior that takes each class for its neighbour, by its rows, views and pieces alike."""
-    return {k: v.roll(1, dims=0) if k in CLASSES else v for k, v in tensors.items()}
+    """Return a posterior that takes each class for its neighbour, whichever of its heads is asked."""
+    return {k: v.roll(1, dims=CLASSES[k]) if k in CLASSES else v for k, v in tensors.items()}
 
 
 def _planted(ledger: Ledger, blobs: Blobs, head: Snapshot) -> Snapshot:

@@ -106,7 +106,7 @@ def walked(stream: Stream, activations: Activations, rule: Rule) -> Iterator[Ask
             fresh = torch.tensor([e.label not in labels for e in chosen])
             told = rule(counts, _glance(state, activations, chosen))
             truth = told.gather(2, fresh.long().view(1, -1, 1).expand(len(told), -1, 1)).squeeze(2)
-            weights = reweighted(weights, truth, worth=panel.WORTH)
+            weights = reweighted(weights, truth, worth=panel.NEWNESS)
             counts = novelty.counted(counts, fresh)
         labels = tuple(dict.fromkeys([*labels, *(e.label for e in window)]))
         sight = activations.sight([e.text for e in window])

@@ -36,8 +36,8 @@ CLASSES: Final[tuple[Mutant, ...]] = (
         "posterior/panel.py",
         (
             "experts are heard for one row of a merged class",
-            "return folded(torch.log_softmax(torch.stack(said), dim=-1), seen.own)",
-            "return torch.log_softmax(torch.stack(said), dim=-1)[..., sorted(set(seen.own))]",
+            "return folded(torch.log_softmax(said, dim=-1), seen.own)",
+            "return torch.log_softmax(said, dim=-1)[..., sorted(set(seen.own))]",
             _PANEL + "test_experts_are_heard_for_what_they_gave_to_a_merged_class",
         ),
         (

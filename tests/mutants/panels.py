@@ -7,6 +7,7 @@ from typing import Final
 from tests.mutants.mutant import Mutant, bugs
 
 _PANEL = "tests/posterior/test_panel.py::"
+_DIVIDED = "tests/posterior/test_regression.py::"
 _ODDS = "tests/posterior/test_novelty.py::"
 _POOL = "tests/posterior/test_pool.py::"
 _PIECES = "tests/posterior/test_dictionary.py::"
@@ -55,14 +56,14 @@ PANELS: Final[tuple[Mutant, ...]] = (
         "posterior/panel.py",
         (
             "the rate counts classes that were known",
-            'novelty.counted(panel.pool["rate"], ~old)',
-            'novelty.counted(panel.pool["rate"], old)',
+            "novelty.counted(rate, ~old)",
+            "novelty.counted(rate, old)",
             _PANEL + "test_new_classes_are_expected_where_they_came",
         ),
         (
             "yesterday's moments are left behind",
-            "moments.combine(_moments(panel), moments.moments(sight.views.flatten(1), labels))",
-            "moments.moments(sight.views.flatten(1), labels)",
+            "moments.combine(before, moments.moments(flat, labels))",
+            "moments.moments(flat, labels)",
             _PANEL + "test_windows_in_any_order_are_one_evidence",
         ),
         (
@@ -70,12 +71,6 @@ PANELS: Final[tuple[Mutant, ...]] = (
             "    after = moments.grow(after,",
             "    after = moments.grow(moments.combine(after, after),",
             _PANEL + "test_windows_in_any_order_are_one_evidence",
-        ),
-        (
-            "a temperature makes rows surer",
-            "Expert(rows=1 / t) for t in",
-            "Expert(rows=t) for t in",
-            _PANEL + "test_a_temperature_makes_rows_more_modest",
         ),
         (
             "known classes do not make room for a new one",
@@ -103,14 +98,14 @@ PANELS: Final[tuple[Mutant, ...]] = (
         ),
         (
             "pieces are left out of a product",
-            " + pieces * e.pieces",
-            "",
+            "e.views, e.pieces, e.narrow",
+            "e.views, 0.0, e.narrow",
             _PANEL + "test_a_head_alone_is_bayes_rule_of_its_densities",
         ),
         (
             "views are left out of a product",
-            " + views * e.views",
-            "",
+            "e.views, e.pieces, e.narrow",
+            "0.0, e.pieces, e.narrow",
             _PANEL + "test_a_head_alone_is_bayes_rule_of_its_densities",
         ),
         (
@@ -124,6 +119,80 @@ PANELS: Final[tuple[Mutant, ...]] = (
             'dictionary.counted(panel.words["counts"], sight',
             "dictionary.counted(dictionary.nothing(sight.vocabulary), sight",
             _PANEL + "test_windows_in_any_order_are_one_evidence",
+        ),
+        (
+            "what was heard before the last window is forgotten",
+            "min(WORTH + float(rate[1]), MEMORY)",
+            "WORTH",
+            _PANEL + "test_what_was_heard_counts_for_as_much_as_there_was_of_it",
+        ),
+        (
+            "what was heard counts for ever",
+            "min(WORTH + float(rate[1]), MEMORY)",
+            "WORTH + float(rate[1])",
+            _PANEL + "test_what_was_heard_counts_for_as_much_as_there_was_of_it",
+        ),
+        (
+            "a window is in the prior that it is learned under",
+            "regression.among(state, rows), before)",
+            "regression.among(state, rows), after)",
+            _PANEL + "test_the_head_that_divides_learns_in_turn_and_answers_as_by_itself",
+        ),
+        (
+            "softmax regression forgets the windows before",
+            "regression.grow(Regression(**panel.regression), len",
+            "regression.grow(regression.nothing(features.shape[1]), len",
+            _PANEL + "test_the_head_that_divides_learns_in_turn_and_answers_as_by_itself",
+        ),
+    ),
+    *bugs(
+        "experts",
+        "posterior/experts.py",
+        (
+            "a temperature makes rows surer",
+            "Expert(rows=1 / t) for t in",
+            "Expert(rows=t) for t in",
+            _PANEL + "test_a_temperature_makes_rows_more_modest",
+        ),
+    ),
+    *bugs(
+        "regression",
+        "posterior/regression.py",
+        (
+            "the window's mode is sought from 0, not from the mean before",
+            "turned @ (before.mean[j] @ before.basis).T",
+            "turned @ (0 * before.mean[j] @ before.basis).T",
+            _DIVIDED + "test_each_window_ends_at_the_mode_under_the_prior_before_it",
+        ),
+        (
+            "the prior holds nothing",
+            "return 0.5 * step.square().sum() - (truth",
+            "return -(truth",
+            _DIVIDED + "test_each_window_ends_at_the_mode_under_the_prior_before_it",
+        ),
+        (
+            "curvature is the last window's alone",
+            "before.curvature + curvature)",
+            "0 * before.curvature + curvature)",
+            _PANEL + "test_the_head_that_divides_learns_in_turn_and_answers_as_by_itself",
+        ),
+        (
+            "curvature of a softmax without what its classes share",
+            "torch.diag_embed(p.sum(dim=1)) - p.mT @ p",
+            "torch.diag_embed(p.sum(dim=1))",
+            _DIVIDED + "test_curvature_of_one_event_is_the_likelihoods",
+        ),
+        (
+            "doubt counts what all logits share",
+            "belief.turn - belief.turn.mean(dim=1, keepdim=True)",
+            "belief.turn",
+            _DIVIDED + "test_doubt_is_the_inverse_of_the_precision_apart_from_what_logits_share",
+        ),
+        (
+            "features that no text has shown are as certain as any",
+            "base + belief.alpha.unsqueeze(2) * belief.sigma",
+            "base + belief.alpha.unsqueeze(2) * belief.sigma.mean()",
+            _DIVIDED + "test_doubt_is_the_inverse_of_the_precision_apart_from_what_logits_share",
         ),
     ),
     *bugs(

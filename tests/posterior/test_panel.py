@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from posterior import dictionary, generative, moments, panel
+from posterior import dictionary, generative, moments, panel, regression
+from posterior.experts import EXPERTS, ROWS
 from posterior.family import tensors_of
-from posterior.panel import EXPERTS, OtherPanel, Panel, Sight
+from posterior.panel import OtherPanel, Panel, Sight
 from posterior.pool import reweighted
 from posterior.predict import entropy
 from posterior.tensors import from_bytes, to_bytes
@@ -153,7 +154,7 @@ def test_a_class_without_an_example_is_not_known() -> None:
 
 def weight(state: Panel, factor: str) -> float:
     """Return the weight of the experts who go by one factor alone."""
-    others = {"rows", "views", "pieces"} - {factor}
+    others = {"rows", "views", "pieces", "narrow", "wide"} - {factor}
     alone = [not any(getattr(e, other) for other in others) for e in EXPERTS]
     return float(state.pool["classes"][torch.tensor(alone)].sum())
 
@@ -204,11 +205,41 @@ def test_those_who_foretold_are_heard() -> None:
     assert after.generative is state.generative
 
 
-def test_at_first_views_and_pieces_together_have_half_of_the_say() -> None:
+def test_what_was_heard_counts_for_as_much_as_there_was_of_it() -> None:
+    """Up to a limit: after a long quiet time one window still moves the weights."""
+    state, (features, labels) = taught(), events(200, 3, 8)
+    other = (labels + 1) % 3
+    once = panel.heard(state, clever(other, 3), features, other)
+    again = panel.heard(once, clever(other, 3), features, other)
+    misled = [panel.heard(p, clever(other, 3), features, labels) for p in (state, once, again)]
+    kept = [weight(p, "rows") for p in misled]
+    assert kept == sorted(kept)
+    assert kept[2] > 0.5 > kept[0]
+    long = replace(again, pool=dict(again.pool) | {"rate": torch.tensor([0.0, 1e6], dtype=torch.float64)})
+    moved = weight(panel.heard(long, clever(other, 3), features, labels), "rows")
+    assert 0.7 < moved < 0.95
+
+
+def test_the_head_that_divides_learns_in_turn_and_answers_as_by_itself() -> None:
+    """The moments of the generative heads are its prior's second moments."""
+    (a, la), (b, lb), (asked, _) = events(60, 3, 20), events(60, 4, 21), events(8, 4, 22)
+    state = panel.learned(panel.founded(a), a, la, classes=3)
+    state = panel.learned(state, b, lb, classes=4)
+    alone = regression.nothing(2 * D)
+    seen = moments.nothing(2 * D)
+    for sight, labels, classes in ((a, la, 3), (b, lb, 4)):
+        flat = sight.views.flatten(1)
+        before = regression.factored(regression.grow(alone, classes), seen)
+        alone = regression.learned(before, flat, labels)
+        seen = moments.combine(seen, moments.moments(flat, labels))
+    wanted = regression.log_probabilities(regression.factored(alone, seen), asked.views.flatten(1))
+    found = panel.glance(panel.believed(state), asked)
+    torch.testing.assert_close(torch.stack([found.narrow, found.wide]), wanted, rtol=0, atol=1e-6)
+
+
+def test_at_first_everybody_is_heard_alike() -> None:
     at_first = panel.founded(events(3, 2, 0)[0]).pool["classes"]
-    assert float(at_first.sum()) == pytest.approx(1.0)
-    assert 0.5 < float(at_first[EXPERTS.index(panel.FAVOURITE)]) < 0.6
-    assert panel.FAVOURITE.rows == 0.0
+    assert at_first.tolist() == pytest.approx([1 / len(EXPERTS)] * len(EXPERTS))
 
 
 def test_new_classes_are_expected_where_they_came() -> None:
@@ -268,10 +299,10 @@ def test_bytes_and_back() -> None:
 
 
 def test_a_panel_of_another_release_is_told() -> None:
-    """One of before pieces were counted, and one whose pools had other experts."""
+    """One of before a head was there, and one whose pools had other experts."""
     now = tensors_of(taught())
-    uncounted = {k: v for k, v in now.items() if not k.startswith("words/")}
-    for old in (uncounted, now | {"pool/classes": torch.ones(18)}, now | {"pool/novelty": torch.ones(3)}):
+    lacking = [{k: v for k, v in now.items() if not k.startswith(f)} for f in ("words/", "regression/")]
+    for old in (*lacking, now | {"pool/classes": torch.ones(18)}, now | {"pool/novelty": torch.ones(3)}):
         with pytest.raises(OtherPanel, match="replay --into"):
             panel.restore(old)
 
@@ -294,7 +325,7 @@ def test_a_temperature_makes_rows_more_modest() -> None:
     """One expert alone at a time, colder ones first: entropy rises."""
     state, (features, _) = taught(), events(20, 3, 15)
     spread = []
-    for expert in range(len(panel.ROWS)):
+    for expert in range(len(ROWS)):
         alone = torch.zeros_like(state.pool["classes"])
         alone[expert] = 1.0
         only = replace(state, pool=dict(state.pool) | {"classes": alone})
