@@ -3,19 +3,21 @@
 Class rows learn what divides the classes of a window and are pushed off those it does not hold. Heads that
 generate what the *frozen* model makes of a text keep every class exactly, whatever comes in between: a
 Gaussian of each class over the model's views of the text (`posterior.generative`), and frequencies of each
-class over its pieces (`posterior.dictionary`). Where classes overlap, a head that divides the same views
-knows more (`posterior.regression`, under a narrow prior and a wide one). Two opinion pools
-(`posterior.pool`), whose weights earlier windows' forecasts have earned, make one forecast of all
-(`posterior.experts` has who is asked):
+class over its pieces (`posterior.dictionary`). Where classes overlap, one that divides knows more: on the
+last view, under a narrow prior and a wide one, `posterior.regression`. Opinion pools (`posterior.pool`) with
+weights that earlier windows' forecasts have earned make one forecast of all; who is asked is in
+`posterior.experts`.
 
     p(new | x) = sum_j w_j pi_j(x)                 by constants, rates and odds (`posterior.novelty`)
     p(k | x)   = (1 - p(new | x)) sum_h w_h p_h(k | x)
     p_h(k | x) ~ rows_k(x)^r p(views of x | k)^(f/d) p(pieces of x | k)^s narrow_k(x)^a wide_k(x)^b
 
 so that ratios between known classes do not depend on how likely a new one is. A class that was merged has
-several rows and is each expert's sum over them (`posterior.folding`). Generative heads hold classes for as
-likely as each other: which queue is busy changes faster than what belongs in it, and rows know the share of
-late.
+several rows and is each expert's sum over them (`posterior.folding`). There are two pools of classes'
+experts: one knows little but the last window, the other the last eight, and which of the two is heard has
+been earned as well, for a quiet stream rewards the first, and strange windows the second. Generative heads
+hold classes for as likely as each other: which queue is busy changes faster than what belongs in it, and rows
+know the share of late.
 """
 
 from __future__ import annotations
@@ -46,8 +48,8 @@ class OtherPanel(ValueError):
     """A snapshot's panel is of a release with other heads or experts; its chain cannot go on with it."""
 
 
-WORTH: Final = 20.0  # events that the even weights of classes' experts count for
-MEMORY: Final = 2048.0  # events that what was heard so far counts for at most: eight windows of 256
+WORTH: Final = 20.0  # events that weights of before count for
+MEMORY: Final = 2048.0  # events they count for at most where they last: eight windows of 256
 NEWNESS: Final = 5.0  # the same of who says that a class is new, whatever was heard
 LIKENESS: Final = (192.0, 0.05)  # of views and pieces: which row of a merged class a text resembles
 _EXPONENTS: Final = torch.tensor(
@@ -65,9 +67,10 @@ class Panel:
 
     generative: `Moments` by field, float64, the scatter as its lower triangle row by row, and `centre`
     (views, features of one), where classes are before they are seen · words: `counts` (K, V), int32 ·
-    regression: `Regression` by field, float64, on the views flat; its second moments are in the former ·
-    pool: `classes` (H,), `novelty` (J,), weights of the experts, and `rate` (2,), how many of the events
-    that they were judged by were of a class unseen, and how many there were; float64.
+    regression: `Regression` by field, float64, on the last view; its second moments are in the former ·
+    pool: `classes` (2, H), `novelty` (J,), weights of the experts, the former as the last window and as the
+    last eight have it, `memories` (2,), weights of these two, and `rate` (2,), how many of the events that
+    they were judged by were of a class unseen, and how many there were; float64.
     """
 
     generative: Tensors
@@ -144,30 +147,31 @@ def restore(tensors: Tensors) -> tuple[Panel | None, dict[str, Tensor]]:
             parts[field][slot] = tensor
         else:
             rest[name] = tensor
-    if parts["generative"] and _sizes(parts) != (len(EXPERTS), novelty.EXPERTS):
+    if parts["generative"] and _sizes(parts) != ((2, len(EXPERTS)), (novelty.EXPERTS,)):
         raise OtherPanel(_OTHER)
     return (Panel(**parts) if parts["generative"] else None), rest
 
 
-def _sizes(parts: Mapping[str, Tensors]) -> tuple[int, int] | None:
+def _sizes(parts: Mapping[str, Tensors]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """Return how many experts there are of classes and of novelty; None where a head is missing."""
     pool = parts["pool"]
     whole = parts["words"] and parts["regression"]
-    return (len(pool["classes"]), len(pool["novelty"])) if whole else None
+    return (tuple(pool["classes"].shape), tuple(pool["novelty"].shape)) if whole else None
 
 
 def founded(sight: Sight) -> Panel:
     """Return the panel before it has learned: it knows where views lie, and no class."""
     centre = sight.views.double().mean(dim=0)
     pool = {
-        "classes": even(len(EXPERTS)),
+        "classes": even(len(EXPERTS)).repeat(2, 1),
+        "memories": even(2),
         "novelty": even(novelty.EXPERTS),
         "rate": novelty.nothing(),
     }
     return Panel(
         generative=_named(moments.nothing(centre.numel())) | {"centre": centre},
         words={"counts": dictionary.nothing(sight.vocabulary)},
-        regression=dict(vars(regression.nothing(centre.numel()))),
+        regression=dict(vars(regression.nothing(centre.shape[-1]))),
         pool=pool,
     )
 
@@ -179,12 +183,12 @@ def believed(panel: Panel, labels: Sequence[str] = ()) -> Heads:
     """
     evidence, centre, seen = _moments(panel), panel.generative["centre"], _seen(panel)
     width, first = centre.shape[-1], first_rows(labels) or range(len(evidence.count))
-    last = replace(evidence, mean=evidence.mean[:, -width:], scatter=evidence.scatter[-width:, -width:])
+    last = _last(evidence, width)
     return Heads(
         views=_believed(evidence, centre.flatten()),
         last=_believed(last, centre[-1]),
         pieces=dictionary.ready(panel.words["counts"]),
-        divided=regression.factored(regression.among(Regression(**panel.regression), seen), evidence),
+        divided=regression.factored(regression.among(Regression(**panel.regression), seen), last),
         seen=seen,
         own=tuple(first[row] for row in seen.tolist()),
     )
@@ -210,7 +214,7 @@ def glance(heads: Heads, sight: Sight) -> Glance:
     if sight.views[0].numel() != len(heads.views.root):
         raise OtherPanel(_OTHER)
     flat, last, seen = sight.views.flatten(1), sight.views[:, -1], heads.seen
-    narrow, wide = regression.log_probabilities(heads.divided, flat)
+    narrow, wide = regression.log_probabilities(heads.divided, last)
     return Glance(
         views=generative.log_densities(heads.views, flat)[:, seen],
         pieces=dictionary.log_densities(heads.pieces, sight.pieces)[:, seen],
@@ -231,7 +235,7 @@ def told(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
     `rows` (n, C) is what the class rows say of the whole label map, log-probabilities; a glance at one text
     goes with many rows.
     """
-    known = pooled(_classes(rows, seen), panel.pool["classes"])
+    known = pooled(_classes(rows, seen), _weights(panel))
     new = pooled(_novelty(panel, seen), panel.pool["novelty"]).expand(len(known), -1)
     return torch.cat([new[:, :1] + known, new[:, 1:]], dim=1)
 
@@ -245,7 +249,7 @@ def dispute(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
         sum_j w_j H(pi_j) + (1 - sum_j w_j pi_j) sum_h w_h H(p_h)
     """
     known, new = _classes(rows, seen), _novelty(panel, seen)
-    of_known, of_new = (panel.pool[name].unsqueeze(1) for name in ("classes", "novelty"))
+    of_known, of_new = _weights(panel).unsqueeze(1), panel.pool["novelty"].unsqueeze(1)
     old = (of_new * new[..., 0].exp()).sum(dim=0)
     return (of_new * entropy(new)).sum(dim=0) + old * (of_known * entropy(known)).sum(dim=0)
 
@@ -259,14 +263,26 @@ def heard(panel: Panel, rows: Tensor, sight: Sight, truth: Tensor, labels: Seque
     seen = glance(believed(panel, labels), sight)
     which = truth.unsqueeze(1) == torch.tensor(list(dict.fromkeys(seen.own)))
     old = which.any(dim=1)
-    said = {
-        "classes": _of(_classes(rows, seen)[:, old], which[old].long().argmax(dim=1)),
-        "novelty": _of(_novelty(panel, seen), (~old).long()),
-    }
-    rate = panel.pool["rate"]
-    worth = {"classes": min(WORTH + float(rate[1]), MEMORY), "novelty": NEWNESS}
-    weights = {name: reweighted(panel.pool[name], said[name], worth=worth[name]) for name in said}
-    return replace(panel, pool=weights | {"rate": novelty.counted(rate, ~old)})
+    of_known = _of(_classes(rows, seen)[:, old], which[old].long().argmax(dim=1))
+    of_new = _of(_novelty(panel, seen), (~old).long())
+    weights = {"novelty": reweighted(panel.pool["novelty"], of_new, worth=NEWNESS)}
+    rate = {"rate": novelty.counted(panel.pool["rate"], ~old)}
+    return replace(panel, pool=_remembered(panel, of_known) | weights | rate)
+
+
+def _remembered(panel: Panel, said: Tensor) -> dict[str, Tensor]:
+    """Return the two pools of classes' experts, and what is given to each, after what they said, (H, n)."""
+    before, judged = panel.pool["classes"], float(panel.pool["rate"][1])
+    worth = WORTH, min(WORTH + judged, MEMORY)
+    after = [reweighted(w, said, worth=c) for w, c in zip(before, worth, strict=True)]
+    each = torch.stack([pooled(said, w) for w in before])
+    memories = reweighted(panel.pool["memories"], each, worth=WORTH)
+    return {"classes": torch.stack(after), "memories": memories}
+
+
+def _weights(panel: Panel) -> Tensor:
+    """Return how much each expert on known classes is heard, (H,)."""
+    return panel.pool["memories"] @ panel.pool["classes"]
 
 
 def placed(heads: Heads, sight: Sight, truth: Tensor) -> Tensor:
@@ -297,7 +313,7 @@ def learned(panel: Panel, sight: Sight, labels: Tensor, *, classes: int) -> Pane
     return Panel(
         generative=_named(after) | {"centre": panel.generative["centre"]},
         words={"counts": counts},
-        regression=dict(vars(_divided(panel, before, after, flat, labels))),
+        regression=dict(vars(_divided(panel, before, after, sight.views[:, -1], labels))),
         pool=panel.pool,
     )
 
@@ -306,7 +322,7 @@ def _divided(panel: Panel, before: Moments, after: Moments, features: Tensor, la
     """Return softmax regression after a window, among the classes that then have evidence."""
     state = regression.grow(Regression(**panel.regression), len(after.count))
     rows = after.count.nonzero().squeeze(1)
-    prior = regression.factored(regression.among(state, rows), before)
+    prior = regression.factored(regression.among(state, rows), _last(before, features.shape[1]))
     return regression.merged(
         state, regression.learned(prior, features, torch.searchsorted(rows, labels)), rows
     )
@@ -319,6 +335,12 @@ def _classes(rows: Tensor, seen: Glance) -> Tensor:
     factors = torch.stack([rows, *(part.expand(len(rows), -1) for part in beside)])
     said = torch.einsum("hf,fnk->hnk", _EXPONENTS, factors)
     return folded(torch.log_softmax(said, dim=-1), seen.own)
+
+
+def _last(evidence: Moments, width: int) -> Moments:
+    """Return what was seen of the last view, (..., width)."""
+    mean, scatter = evidence.mean[:, -width:], evidence.scatter[-width:, -width:]
+    return replace(evidence, mean=mean, scatter=scatter)
 
 
 def _novelty(panel: Panel, seen: Glance) -> Tensor:

@@ -56,8 +56,8 @@ PANELS: Final[tuple[Mutant, ...]] = (
         "posterior/panel.py",
         (
             "the rate counts classes that were known",
-            "novelty.counted(rate, ~old)",
-            "novelty.counted(rate, old)",
+            'novelty.counted(panel.pool["rate"], ~old)',
+            'novelty.counted(panel.pool["rate"], old)',
             _PANEL + "test_new_classes_are_expected_where_they_came",
         ),
         (
@@ -110,8 +110,8 @@ PANELS: Final[tuple[Mutant, ...]] = (
         ),
         (
             "the first view is taken for the last",
-            "mean=evidence.mean[:, -width:]",
-            "mean=evidence.mean[:, :width]",
+            "evidence.mean[:, -width:]",
+            "evidence.mean[:, :width]",
             _PANEL + "test_the_last_view_alone_is_a_head_on_that_view",
         ),
         (
@@ -122,20 +122,26 @@ PANELS: Final[tuple[Mutant, ...]] = (
         ),
         (
             "what was heard before the last window is forgotten",
-            "min(WORTH + float(rate[1]), MEMORY)",
+            "min(WORTH + judged, MEMORY)",
             "WORTH",
-            _PANEL + "test_what_was_heard_counts_for_as_much_as_there_was_of_it",
+            _PANEL + "test_one_pool_goes_by_the_last_window_and_one_by_the_last_eight",
         ),
         (
             "what was heard counts for ever",
-            "min(WORTH + float(rate[1]), MEMORY)",
-            "WORTH + float(rate[1])",
-            _PANEL + "test_what_was_heard_counts_for_as_much_as_there_was_of_it",
+            "min(WORTH + judged, MEMORY)",
+            "WORTH + judged",
+            _PANEL + "test_one_pool_goes_by_the_last_window_and_one_by_the_last_eight",
+        ),
+        (
+            "two memories are heard alike whatever they foretold",
+            '"memories": memories}',
+            '"memories": even(2)}',
+            _PANEL + "test_of_two_memories_the_one_that_foretold_is_heard",
         ),
         (
             "a window is in the prior that it is learned under",
-            "regression.among(state, rows), before)",
-            "regression.among(state, rows), after)",
+            "_last(before, features.shape[1])",
+            "_last(after, features.shape[1])",
             _PANEL + "test_the_head_that_divides_learns_in_turn_and_answers_as_by_itself",
         ),
         (

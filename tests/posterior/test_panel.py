@@ -99,9 +99,9 @@ def test_experts_are_heard_for_what_they_gave_to_a_merged_class() -> None:
     p = panel._classes(said, seen).exp()
     both = torch.stack([p[..., 0], p[..., 1] + p[..., 3], p[..., 2]], dim=-1)
     column = first[truth].view(1, -1, 1).expand(len(EXPERTS), -1, 1)
-    wanted = reweighted(state.pool["classes"], both.log().gather(2, column)[..., 0], worth=panel.WORTH)
+    wanted = reweighted(state.pool["classes"][0], both.log().gather(2, column)[..., 0], worth=panel.WORTH)
     after = panel.heard(state, said, sight, first[truth], "abcb")
-    torch.testing.assert_close(after.pool["classes"], wanted)
+    torch.testing.assert_close(after.pool["classes"][0], wanted)
     unseen = torch.full((60,), panel.UNSEEN)
     new = [panel.heard(state, said, sight, unseen, names).pool["novelty"] for names in ("", "abcb")]
     assert torch.equal(*new)
@@ -156,7 +156,7 @@ def weight(state: Panel, factor: str) -> float:
     """Return the weight of the experts who go by one factor alone."""
     others = {"rows", "views", "pieces", "narrow", "wide"} - {factor}
     alone = [not any(getattr(e, other) for other in others) for e in EXPERTS]
-    return float(state.pool["classes"][torch.tensor(alone)].sum())
+    return float(panel._weights(state)[torch.tensor(alone)].sum())
 
 
 @pytest.mark.parametrize("factor", ["views", "pieces"])
@@ -177,7 +177,7 @@ def test_a_head_alone_is_bayes_rule_of_its_densities(factor: str) -> None:
     else:
         said = dictionary.log_densities(heads.pieces, asked.pieces)
     alone = torch.zeros_like(state.pool["classes"])
-    alone[at] = 1.0
+    alone[:, at] = 1.0
     only = replace(state, pool=dict(state.pool) | {"classes": alone})
     found = torch.log_softmax(foretold(only, rows(8, 3, 1), asked)[:, :3], dim=1)
     wanted = torch.log_softmax(said * getattr(EXPERTS[at], factor), dim=1)
@@ -205,19 +205,32 @@ def test_those_who_foretold_are_heard() -> None:
     assert after.generative is state.generative
 
 
-def test_what_was_heard_counts_for_as_much_as_there_was_of_it() -> None:
-    """Up to a limit: after a long quiet time one window still moves the weights."""
+def test_one_pool_goes_by_the_last_window_and_one_by_the_last_eight() -> None:
     state, (features, labels) = taught(), events(200, 3, 8)
     other = (labels + 1) % 3
-    once = panel.heard(state, clever(other, 3), features, other)
-    again = panel.heard(once, clever(other, 3), features, other)
-    misled = [panel.heard(p, clever(other, 3), features, labels) for p in (state, once, again)]
-    kept = [weight(p, "rows") for p in misled]
-    assert kept == sorted(kept)
-    assert kept[2] > 0.5 > kept[0]
-    long = replace(again, pool=dict(again.pool) | {"rate": torch.tensor([0.0, 1e6], dtype=torch.float64)})
-    moved = weight(panel.heard(long, clever(other, 3), features, labels), "rows")
-    assert 0.7 < moved < 0.95
+    used = state
+    for _ in range(3):  # rows are right, and then in one window wrong
+        used = panel.heard(used, clever(other, 3), features, other)
+    recent, lasting = panel.heard(used, clever(other, 3), features, labels).pool["classes"]
+    by_rows = torch.tensor([e.rows > 0 and not e.views for e in EXPERTS])
+    assert float(recent[by_rows].sum()) < 0.15
+    assert 0.5 < float(lasting[by_rows].sum()) < 0.9
+    rate = {"rate": torch.tensor([0.0, 1e6], dtype=torch.float64)}
+    old = panel.heard(replace(used, pool=dict(used.pool) | rate), clever(other, 3), features, labels)
+    assert 0.85 < float(old.pool["classes"][1][by_rows].sum()) < 0.97  # 200 events of 2,248
+
+
+def test_of_two_memories_the_one_that_foretold_is_heard() -> None:
+    state, (features, labels) = taught(), events(200, 3, 8)
+    by_rows = torch.tensor([float(e.rows == 1.0 and not e.views) for e in EXPERTS], dtype=torch.float64)
+    by_views = torch.tensor([float(e.views == 192.0 and not e.pieces) for e in EXPERTS], dtype=torch.float64)
+    apart = {"classes": torch.stack([by_rows, by_views])}
+    used = replace(state, pool=dict(state.pool) | apart)
+    other = (labels + 1) % 3
+    for truth, best in ((other, 0), (labels, 1)):
+        after = panel.heard(used, clever(other, 3), features, truth).pool["memories"]
+        assert float(after[best]) > 0.85
+    assert torch.equal(panel._weights(used), (by_rows + by_views) / 2)
 
 
 def test_the_head_that_divides_learns_in_turn_and_answers_as_by_itself() -> None:
@@ -225,21 +238,21 @@ def test_the_head_that_divides_learns_in_turn_and_answers_as_by_itself() -> None
     (a, la), (b, lb), (asked, _) = events(60, 3, 20), events(60, 4, 21), events(8, 4, 22)
     state = panel.learned(panel.founded(a), a, la, classes=3)
     state = panel.learned(state, b, lb, classes=4)
-    alone = regression.nothing(2 * D)
-    seen = moments.nothing(2 * D)
+    alone = regression.nothing(D)
+    seen = moments.nothing(D)
     for sight, labels, classes in ((a, la, 3), (b, lb, 4)):
-        flat = sight.views.flatten(1)
+        last = sight.views[:, -1]
         before = regression.factored(regression.grow(alone, classes), seen)
-        alone = regression.learned(before, flat, labels)
-        seen = moments.combine(seen, moments.moments(flat, labels))
-    wanted = regression.log_probabilities(regression.factored(alone, seen), asked.views.flatten(1))
+        alone = regression.learned(before, last, labels)
+        seen = moments.combine(seen, moments.moments(last, labels))
+    wanted = regression.log_probabilities(regression.factored(alone, seen), asked.views[:, -1])
     found = panel.glance(panel.believed(state), asked)
     torch.testing.assert_close(torch.stack([found.narrow, found.wide]), wanted, rtol=0, atol=1e-6)
 
 
 def test_at_first_everybody_is_heard_alike() -> None:
     at_first = panel.founded(events(3, 2, 0)[0]).pool["classes"]
-    assert at_first.tolist() == pytest.approx([1 / len(EXPERTS)] * len(EXPERTS))
+    assert at_first.tolist() == [pytest.approx([1 / len(EXPERTS)] * len(EXPERTS))] * 2
 
 
 def test_new_classes_are_expected_where_they_came() -> None:
@@ -302,7 +315,7 @@ def test_a_panel_of_another_release_is_told() -> None:
     """One of before a head was there, and one whose pools had other experts."""
     now = tensors_of(taught())
     lacking = [{k: v for k, v in now.items() if not k.startswith(f)} for f in ("words/", "regression/")]
-    for old in (*lacking, now | {"pool/classes": torch.ones(18)}, now | {"pool/novelty": torch.ones(3)}):
+    for old in (*lacking, now | {"pool/classes": torch.ones(2, 18)}, now | {"pool/novelty": torch.ones(3)}):
         with pytest.raises(OtherPanel, match="replay --into"):
             panel.restore(old)
 
@@ -327,7 +340,7 @@ def test_a_temperature_makes_rows_more_modest() -> None:
     spread = []
     for expert in range(len(ROWS)):
         alone = torch.zeros_like(state.pool["classes"])
-        alone[expert] = 1.0
+        alone[:, expert] = 1.0
         only = replace(state, pool=dict(state.pool) | {"classes": alone})
         known = torch.log_softmax(foretold(only, rows(20, 3, 1), features)[:, :3], dim=1)
         spread.append(float(entropy(known).mean()))
