@@ -235,7 +235,7 @@ def told(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
     `rows` (n, C) is what the class rows say of the whole label map, log-probabilities; a glance at one text
     goes with many rows.
     """
-    known = pooled(_classes(rows, seen), _weights(panel))
+    known = pooled(by_expert(rows, seen), weights(panel))
     new = pooled(_novelty(panel, seen), panel.pool["novelty"]).expand(len(known), -1)
     return torch.cat([new[:, :1] + known, new[:, 1:]], dim=1)
 
@@ -248,8 +248,8 @@ def dispute(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
 
         sum_j w_j H(pi_j) + (1 - sum_j w_j pi_j) sum_h w_h H(p_h)
     """
-    known, new = _classes(rows, seen), _novelty(panel, seen)
-    of_known, of_new = _weights(panel).unsqueeze(1), panel.pool["novelty"].unsqueeze(1)
+    known, new = by_expert(rows, seen), _novelty(panel, seen)
+    of_known, of_new = weights(panel).unsqueeze(1), panel.pool["novelty"].unsqueeze(1)
     old = (of_new * new[..., 0].exp()).sum(dim=0)
     return (of_new * entropy(new)).sum(dim=0) + old * (of_known * entropy(known)).sum(dim=0)
 
@@ -263,11 +263,11 @@ def heard(panel: Panel, rows: Tensor, sight: Sight, truth: Tensor, labels: Seque
     seen = glance(believed(panel, labels), sight)
     which = truth.unsqueeze(1) == torch.tensor(list(dict.fromkeys(seen.own)))
     old = which.any(dim=1)
-    of_known = _of(_classes(rows, seen)[:, old], which[old].long().argmax(dim=1))
+    of_known = _of(by_expert(rows, seen)[:, old], which[old].long().argmax(dim=1))
     of_new = _of(_novelty(panel, seen), (~old).long())
-    weights = {"novelty": reweighted(panel.pool["novelty"], of_new, worth=NEWNESS)}
+    newness = {"novelty": reweighted(panel.pool["novelty"], of_new, worth=NEWNESS)}
     rate = {"rate": novelty.counted(panel.pool["rate"], ~old)}
-    return replace(panel, pool=_remembered(panel, of_known) | weights | rate)
+    return replace(panel, pool=_remembered(panel, of_known) | newness | rate)
 
 
 def _remembered(panel: Panel, said: Tensor) -> dict[str, Tensor]:
@@ -280,7 +280,7 @@ def _remembered(panel: Panel, said: Tensor) -> dict[str, Tensor]:
     return {"classes": torch.stack(after), "memories": memories}
 
 
-def _weights(panel: Panel) -> Tensor:
+def weights(panel: Panel) -> Tensor:
     """Return how much each expert on known classes is heard, (H,)."""
     return panel.pool["memories"] @ panel.pool["classes"]
 
@@ -328,7 +328,7 @@ def _divided(panel: Panel, before: Moments, after: Moments, features: Tensor, la
     )
 
 
-def _classes(rows: Tensor, seen: Glance) -> Tensor:
+def by_expert(rows: Tensor, seen: Glance) -> Tensor:
     """Return log p_h(k | x) of every expert on the known classes, (H, n, K)."""
     rows = rows[:, seen.seen].double()
     beside = seen.views / seen.d, seen.pieces, seen.narrow, seen.wide

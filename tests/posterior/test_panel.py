@@ -96,7 +96,7 @@ def test_experts_are_heard_for_what_they_gave_to_a_merged_class() -> None:
     state, (sight, truth) = taught(4), events(60, 4, 3)
     said, first = rows(60, 4, 1), torch.tensor([0, 1, 2, 1])
     seen = panel.glance(panel.believed(state), sight)
-    p = panel._classes(said, seen).exp()
+    p = panel.by_expert(said, seen).exp()
     both = torch.stack([p[..., 0], p[..., 1] + p[..., 3], p[..., 2]], dim=-1)
     column = first[truth].view(1, -1, 1).expand(len(EXPERTS), -1, 1)
     wanted = reweighted(state.pool["classes"][0], both.log().gather(2, column)[..., 0], worth=panel.WORTH)
@@ -156,7 +156,7 @@ def weight(state: Panel, factor: str) -> float:
     """Return the weight of the experts who go by one factor alone."""
     others = {"rows", "views", "pieces", "narrow", "wide"} - {factor}
     alone = [not any(getattr(e, other) for other in others) for e in EXPERTS]
-    return float(panel._weights(state)[torch.tensor(alone)].sum())
+    return float(panel.weights(state)[torch.tensor(alone)].sum())
 
 
 @pytest.mark.parametrize("factor", ["views", "pieces"])
@@ -230,7 +230,7 @@ def test_of_two_memories_the_one_that_foretold_is_heard() -> None:
     for truth, best in ((other, 0), (labels, 1)):
         after = panel.heard(used, clever(other, 3), features, truth).pool["memories"]
         assert float(after[best]) > 0.85
-    assert torch.equal(panel._weights(used), (by_rows + by_views) / 2)
+    assert torch.equal(panel.weights(used), (by_rows + by_views) / 2)
 
 
 def test_the_head_that_divides_learns_in_turn_and_answers_as_by_itself() -> None:
