@@ -71,7 +71,8 @@ def believe(base: Base, evidence: Moments) -> Belief:
     n = evidence.count.unsqueeze(1)
     worth, gap = base.worth + n, evidence.mean - base.mean
     pulled = (base.worth * n / worth * gap).T @ gap
-    psi = evidence.scatter + pulled + torch.diag((base.freedom - 2) * base.variance)
+    psi = pulled.add_(evidence.scatter)  # in place: (d, d) is large, and fresh memory is not free
+    psi.diagonal().add_((base.freedom - 2) * base.variance)
     root, failed = torch.linalg.cholesky_ex(psi)
     if int(failed):
         msg = f"scatter is not positive definite at feature {int(failed)}: the base's variance is too small"

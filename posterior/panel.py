@@ -254,13 +254,21 @@ def dispute(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
     return (of_new * entropy(new)).sum(dim=0) + old * (of_known * entropy(known)).sum(dim=0)
 
 
-def heard(panel: Panel, rows: Tensor, sight: Sight, truth: Tensor, labels: Sequence[str] = ()) -> Panel:
+def heard(
+    panel: Panel,
+    rows: Tensor,
+    sight: Sight,
+    truth: Tensor,
+    labels: Sequence[str] = (),
+    *,
+    heads: Heads | None = None,
+) -> Panel:
     """Return the panel with its pools' weights after these events, before it learns their texts.
 
     `truth` (n,) are rows of the label map, a class's first, or `UNSEEN`; a class without evidence is as good
-    as unseen.
+    as unseen. `heads` are what is `believed` of it, if that is known already.
     """
-    seen = glance(believed(panel, labels), sight)
+    seen = glance(heads or believed(panel, labels), sight)
     which = truth.unsqueeze(1) == torch.tensor(list(dict.fromkeys(seen.own)))
     old = which.any(dim=1)
     of_known = _of(by_expert(rows, seen)[:, old], which[old].long().argmax(dim=1))
@@ -363,7 +371,8 @@ def _named(evidence: Moments) -> dict[str, Tensor]:
 def _moments(panel: Panel) -> Moments:
     held: Mapping[str, Tensor] = panel.generative
     d = held["centre"].numel()
-    rows, columns = torch.tril_indices(d, d)
+    lower = torch.ones(d, d, dtype=torch.bool).tril_()
     scatter = held["scatter"].new_zeros(d, d)
-    scatter[rows, columns] = scatter[columns, rows] = held["scatter"]
+    for half in (scatter, scatter.T):
+        half.masked_scatter_(lower, held["scatter"])
     return Moments(held["count"], held["mean"], scatter)

@@ -17,8 +17,11 @@ _THRESHOLDS: Final = (50_000, 20, 50)  # new objects before a look at the young,
 
 @contextmanager
 def seldom_collected() -> Iterator[None]:
-    """Leave out what is loaded by now, and look for cycles less often, while the context is open."""
-    before = gc.get_threshold()
+    """Leave out what is loaded by now, and look for cycles less often, while the context is open.
+
+    What somebody else had left out before stays so: Python can let go of all or of nothing.
+    """
+    before, ours = gc.get_threshold(), gc.get_freeze_count() == 0
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)
@@ -26,4 +29,5 @@ def seldom_collected() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
-        gc.unfreeze()
+        if ours:
+            gc.unfreeze()

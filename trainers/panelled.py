@@ -109,7 +109,7 @@ class Panelled:
         said = self._said([members[i][0] for i in chosen], [tasks[i] for i in chosen], draws)
         known = dict(zip(before, first_rows(before), strict=True))
         truth = torch.tensor([known.get(members[i][1], panel.UNSEEN) for i in chosen])
-        return panel.heard(state, said, sight.of(chosen), truth, before)
+        return panel.heard(state, said, sight.of(chosen), truth, before, heads=self.heads)
 
     def _said(self, texts: Sequence[str], tasks: Sequence[str], draws: Sequence[Sampler]) -> Tensor:
         return log_predictive(self.rows.model, self.rows.activations.of(texts), tasks, draws)

@@ -1,9 +1,9 @@
 """Orders carried out by Ray Train workers. The only file that knows ray.
 
 One `TorchTrainer.fit()` lives as long as the run: a fit per window would cost seconds of start-up each.
-Its workers pull orders from a feed that holds exactly one (the next order needs this one's posterior),
-and rank 0 answers with plain tensors. Ray's checkpoints are not used: `report` returning is no promise
-that anything is kept, and the ledger is the only authority.
+Its workers pull orders from a feed (`trainers.feed`) that holds exactly one (the next order needs this one's
+posterior), and rank 0 answers with plain tensors. Ray's checkpoints are not used: `report` returning is no
+promise that anything is kept, and the ledger is the only authority.
 
 A worker that dies is started again by Ray and pulls the same order: an order is a pure function of its
 content, so the answer is the same bits.
@@ -11,7 +11,6 @@ content, so the answer is the same bits.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -25,12 +24,14 @@ from typing import Any, final
 import ray
 import torch
 import torch.distributed as dist
+from ray import cloudpickle
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor
 
 from posterior import panel
 from posterior.family import NotFinite
+from trainers.feed import Feed, work
 from trainers.model import AdaptedModel, ModelSpec
 from trainers.window import Local, Order, Outcome
 
@@ -72,67 +73,12 @@ class Collective:
         return everyone
 
 
-class Feed:
-    """One order at a time, and its answer. Runs as an async actor, so waiting blocks nobody."""
-
-    def __init__(self) -> None:
-        """Start with nothing to do."""
-        self._changed = asyncio.Condition()
-        self._step, self._open = -1, True
-        self._pids: dict[int, int] = {}
-        self._order: Order | None = None
-        self._answer: Outcome | str | None = None
-
-    async def put(self, order: Order) -> int:
-        """Offer the next order and return its step."""
-        async with self._changed:
-            self._step, self._order, self._answer = self._step + 1, order, None
-            self._changed.notify_all()
-            return self._step
-
-    async def hello(self, rank: int, pid: int) -> None:
-        """Note which process a rank runs in, for operators."""
-        self._pids[rank] = pid
-
-    async def pids(self) -> dict[int, int]:
-        """Return the process of each rank."""
-        return dict(self._pids)
-
-    async def take(self, after: int) -> tuple[int, Order | None]:
-        """Wait for an unanswered order later than `after`; (step, None) means stop."""
-        async with self._changed:
-            await self._changed.wait_for(
-                lambda: not self._open or (self._step > after and self._answer is None)
-            )
-            return self._step, self._order if self._open else None
-
-    async def answer(self, step: int, answer: Outcome | str) -> None:
-        """Give the outcome of a step, or what made it impossible; a late answer is ignored."""
-        async with self._changed:
-            if step == self._step:
-                self._answer = answer
-                self._changed.notify_all()
-
-    async def result(self, step: int) -> Outcome | str:
-        """Wait for a step's answer."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: step == self._step and self._answer is not None)
-            assert self._answer is not None
-            return self._answer
-
-    async def stop(self) -> None:
-        """Send the workers home."""
-        async with self._changed:
-            self._open = False
-            self._changed.notify_all()
-
-
-def _work(config: dict[str, Any]) -> None:
+def carry_out_orders(config: dict[str, Any]) -> None:
     """Carry out orders until there are no more. Runs in every worker."""
     torch.set_num_threads(config["threads"])
     context = get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    local = Local(AdaptedModel(config["model"]), ranks=Collective(rank, world))
+    local = Local(AdaptedModel(cloudpickle.loads(config["model"])), ranks=Collective(rank, world))
     feed, step = config["feed"], -1
     ray.get(feed.hello.remote(rank, os.getpid()))
     while True:
@@ -140,7 +86,7 @@ def _work(config: dict[str, Any]) -> None:
         if order is None:
             return
         try:
-            answer: Outcome | str = local.carry_out(order)
+            answer: bytes | str = cloudpickle.dumps(local.carry_out(cloudpickle.loads(order)))
         except NotFinite as bad:  # the same on every rank: gradients are gathered before they are judged
             answer = str(bad)
         if rank == 0:
@@ -157,8 +103,12 @@ class RayUpdater:
         self._feed: Any = ray.remote(num_cpus=0)(Feed).remote()
         self._ended: Future[None] = Future()
         trainer = TorchTrainer(
-            _work,
-            train_loop_config={"feed": self._feed, "model": model, "threads": spec.threads},
+            work,
+            train_loop_config={
+                "feed": self._feed,
+                "model": cloudpickle.dumps(model),
+                "threads": spec.threads,
+            },
             torch_config=TorchConfig(backend="gloo"),
             scaling_config=ScalingConfig(
                 num_workers=spec.workers, resources_per_worker={"CPU": spec.threads}
@@ -191,15 +141,16 @@ class RayUpdater:
         OtherPanel before anything is offered: a worker that raises it would be started again for ever.
         """
         panel.restore(order.parent)
-        step = ray.get(self._feed.put.remote(order))
+        step = ray.get(self._feed.put.remote(cloudpickle.dumps(order)))
         pending = self._feed.result.remote(step)
         while True:
             ready, _ = ray.wait([pending], timeout=_LOOK_S)
             if ready:
-                answer: Outcome | str = ray.get(pending)
+                answer: bytes | str = ray.get(pending)
                 if isinstance(answer, str):
                     raise NotFinite(answer)
-                return answer
+                outcome: Outcome = cloudpickle.loads(answer)
+                return outcome
             if self._ended.done():
                 msg = f"the Ray Train run ended before window {order.window} was answered"
                 raise WorkersLost(msg) from self._ended.exception()

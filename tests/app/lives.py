@@ -1,8 +1,9 @@
 """Lives of `priorflow run` over one home: processes of their own, each ended by SIGKILL somewhere.
 
-Importing torch, transformers, Ray and MLflow takes seconds; a fork server has done it once and run none of
-it, so that a life begins in a tenth of a second. Forking is safe there: nothing is open yet, and the only
-thread beside Python's own is that of pyarrow's allocator, which knows about forks.
+Importing torch, transformers, Ray and MLflow takes seconds; a fork server has done it once and has loaded the
+frozen model, which no life changes (`tests.app.cradle`), so that a life begins in a tenth of a second.
+Forking is safe there: nothing is open yet, and the only thread beside Python's own is that of pyarrow's
+allocator, which knows about forks.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -40,8 +42,9 @@ LONGEST_S: Final = 240.0
 SILENCE_S: Final = 3.0
 
 _FORKS: Final = multiprocessing.get_context("forkserver")
-# The second and third are what transformers and MLflow import when they are first used.
-PRELOADED: Final = ("tests.app.lives", "transformers.models.bert.modeling_bert", "mlflow.artifacts", "pytest")
+# The last two are what transformers and MLflow import when they are first used.
+_IMPORTED: Final = ("pytest", "transformers.models.bert.modeling_bert", "mlflow.artifacts")
+frozen_model: Final = cache(AdaptedModel)
 
 
 @final
@@ -84,7 +87,7 @@ class MortalDriver:
 def _updater(settings: Settings, cluster: str | None, crash: Crash) -> Updater:
     model, learn = model_spec(settings), settings.learn
     if cluster is None:
-        return Local(AdaptedModel(model), ranks=MortalRanks(learn.world, crash))
+        return Local(frozen_model(model), ranks=MortalRanks(learn.world, crash))
     storage = settings.home_folder / "ray"
     spec = RaySpec(workers=learn.workers, threads=learn.threads, storage=storage, address=cluster)
     return MortalDriver(RayUpdater(model, spec), crash)
@@ -195,6 +198,6 @@ def _state(process: ForkServerProcess) -> str:
 
 
 def start_fork_server() -> None:
-    """Have the fork server import everything, under the environment as it is now."""
-    _FORKS.set_forkserver_preload([*PRELOADED])
+    """Have the fork server import and load everything, under the environment as it is now."""
+    _FORKS.set_forkserver_preload([*_IMPORTED, "tests.app.cradle"])
     forkserver.ensure_running()

@@ -82,8 +82,10 @@ class Producer(threading.Thread):
 @pytest.fixture(scope="module", autouse=True)
 def _forks() -> None:
     with pytest.MonkeyPatch.context() as patch:
-        # MLflow reads these when it is imported, Ray whether a cluster wants the user's token.
-        for name, value in {**QUIET, "RAY_AUTH_MODE": "token"}.items():
+        # MLflow reads these when it is imported, Ray whether a cluster wants the user's token; tokenizers
+        # whether to start threads, which a fork would lose.
+        ours = {"RAY_AUTH_MODE": "token", "TOKENIZERS_PARALLELISM": "false"}
+        for name, value in {**QUIET, **ours}.items():
             patch.setenv(name, value)
         start_fork_server()
 

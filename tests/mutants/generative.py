@@ -45,8 +45,8 @@ _BELIEVED = bugs(
     ),
     (
         "classes far from the base do not widen the covariance",
-        "psi = evidence.scatter + pulled +",
-        "psi = evidence.scatter +",
+        "pulled.add_(evidence.scatter)",
+        "evidence.scatter.clone()",
         _ONE_BY_ONE,
     ),
     (

@@ -86,8 +86,8 @@ PANELS: Final[tuple[Mutant, ...]] = (
         ),
         (
             "the window's features enter what is heard",
-            "    seen = glance(believed(panel, labels), sight)\n",
-            "    seen = glance(believed(learned(panel, sight, truth.abs(), classes=1)), sight)\n",
+            "heads or believed(panel, labels)",
+            "believed(learned(panel, sight, truth.abs(), classes=1))",
             _PANEL + "test_those_who_foretold_are_heard",
         ),
         (
