@@ -26,10 +26,10 @@ from posterior.snapshot import (
     LedgerUnavailable,
     LogMoved,
 )
-from priorflow.carrying_out import carry_out
+from priorflow.carrying_out import carry_out, follow
 from priorflow.config import Settings
 from priorflow.console import Console
-from priorflow.deciding import Bench, ContinueFrom, NotAllowed
+from priorflow.deciding import Bench, ContinueFrom, NotAllowed, StandsAlready
 from priorflow.masking import without_passwords
 from priorflow.opening import NoLedger, reading
 from priorflow.quantities import format_instant
@@ -137,7 +137,7 @@ def offer(
     @app.post("/promote", responses=refusals, dependencies=guarded)
     def promote(body: PromoteIn, later: BackgroundTasks) -> DecisionOut:
         """Put a snapshot in charge, if the gates' newest finding on it allows, or by force."""
-        with _bench(settings, body.by) as bench:
+        with _bench(settings, body.by, console) as bench:
             line = bench.promote(body.snapshot, force=body.force, reason=body.reason)
         later.add_task(carried_out, line)
         return _told(line)
@@ -145,28 +145,30 @@ def offer(
     @app.post("/rollback", responses=refusals, dependencies=guarded)
     def rollback(body: RollbackIn, later: BackgroundTasks) -> DecisionOut:
         """Put a former champion in charge again."""
-        with _bench(settings, body.by) as bench:
+        with _bench(settings, body.by, console) as bench:
             line = bench.roll_back(body.to, reason=body.reason, continue_from=body.continue_from)
         later.add_task(carried_out, line)
         return _told(line)
 
 
 @contextmanager
-def _bench(settings: Settings, by: str | None) -> Iterator[Bench]:
+def _bench(settings: Settings, by: str | None, console: Console) -> Iterator[Bench]:
     """Open the ledger to decide; what it refuses becomes a problem.
 
-    The name is what somebody says of themselves; the rest of the line tells it from a gate or a user.
+    Where the decision stands already, what follows from it is done first, as by the commands: whoever took it
+    may have died before. The name is what somebody says of themselves; the rest of the line tells it from a
+    gate or a user.
     """
+    at_ms = time.time_ns() // 1_000_000
     actor = f"{by or 'somebody'}, by key at {socket.gethostname()}"
     try:
         with reading(settings, migrates=False) as (ledger, blobs):
-            yield Bench(
-                ledger=ledger,
-                blobs=blobs,
-                chain=settings.chain.name,
-                actor=actor,
-                at_ms=time.time_ns() // 1_000_000,
-            )
+            bench = Bench(ledger=ledger, blobs=blobs, chain=settings.chain.name, actor=actor, at_ms=at_ms)
+            try:
+                yield bench
+            except StandsAlready as already:
+                follow(settings, ledger, blobs, already.line, console, at_ms=at_ms)
+                raise
     except LedgerError as refused:
         status = next(status for kind, status in _STATUS if isinstance(refused, kind))
         raise Problem(status, without_passwords(str(refused))) from refused

@@ -21,6 +21,7 @@ from priorflow.config import Settings, load
 from priorflow.console import Silent
 from priorflow.deciding import Bench
 from priorflow.secret import NoSecret
+from priorflow.serving import decisions
 from priorflow.serving.app import application
 from priorflow.serving.desk import Desk
 from priorflow.serving.gauges import Gauges
@@ -248,3 +249,24 @@ def test_a_decision_is_told_to_the_webhook(house: House) -> None:
             body = {"snapshot": head.sha, "force": True, "reason": "x"}
             assert house.post("/promote", body).status_code == 200
             assert receiver.events[-1]["subject"] == head.sha
+
+
+def test_asked_again_what_follows_a_decision_is_done_and_nothing_is_decided_twice(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever took it died between the log and the webhook."""
+    with receiving() as receiver:
+        settings = settings_in(
+            house.settings.home, **{"serve.decision_key": "k3y", "decisions.webhook": receiver.url}
+        )
+        for client in clients(settings):
+            house.client = client
+            head = house.court.learn(0.5)[0]
+            body = {"snapshot": head.sha, "force": True, "reason": "x"}
+            with monkeypatch.context() as dying:
+                dying.setattr(decisions, "carry_out", lambda *_: None)
+                assert house.post("/promote", body).status_code == 200
+            taken, told = house.lines, len(receiver.events)
+            assert_problem(house.post("/promote", body), 409, "is champion already")
+            assert house.lines == taken
+            assert [one["subject"] for one in receiver.events[told:]] == [head.sha]
