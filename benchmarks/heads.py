@@ -28,7 +28,8 @@ from benchmarks.result import ROOT, Result, Row, arguments, progress, publish
 from benchmarks.study.measures import auroc
 from benchmarks.study.paired import difference
 from posterior import dictionary, generative, panel
-from posterior.panel import Panel, Sight
+from posterior.panel import Panel
+from posterior.sight import Sight
 from priorflow.learning import model_spec
 from priorflow.scores import spread
 from stream.plan import Member

@@ -29,23 +29,18 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from posterior import dictionary, generative, moments, novelty, regression
-from posterior.dictionary import Dictionary
+from posterior import dictionary, moments, novelty, regression
 from posterior.experts import EXPERTS
 from posterior.family import Tensors
-from posterior.folding import first_rows, folded, once
-from posterior.generative import Belief
+from posterior.folding import folded, once
 from posterior.moments import Moments
 from posterior.pool import even, pooled, reweighted
 from posterior.predict import entropy
-from posterior.regression import Factored, Regression
+from posterior.regression import Regression
+from posterior.sight import Glance, Heads, OtherPanel, Sight, glance, heads, of_last
 
 NEW: Final = ""  # the name of "a class nobody has seen" in a forecast; no label is empty
 UNSEEN: Final = -1  # the truth of an event whose class was not known when it was foretold
-
-
-class OtherPanel(ValueError):
-    """A snapshot's panel is of a release with other heads or experts; its chain cannot go on with it."""
 
 
 WORTH: Final = 20.0  # events that weights of before count for
@@ -55,10 +50,6 @@ LIKENESS: Final = (192.0, 0.05)  # of views and pieces: which row of a merged cl
 _EXPONENTS: Final = torch.tensor(
     [[e.rows, e.views, e.pieces, e.narrow, e.wide] for e in EXPERTS], dtype=torch.float64
 )
-# What is believed of features before any was seen: unit mean square, about half of it within a class and
-# as much between classes; as many degrees of freedom again as there are features.
-VARIANCE: Final = 0.5
-CLASS_WORTH: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,62 +70,7 @@ class Panel:
     pool: Tensors
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """What the frozen model makes of n texts: views (n, views, features), different pieces of V of each."""
-
-    views: Tensor
-    pieces: Sequence[Tensor]
-    vocabulary: int
-
-    def of(self, chosen: Sequence[int]) -> Sight:
-        """Return some of the texts."""
-        return Sight(self.views[list(chosen)], [self.pieces[i] for i in chosen], self.vocabulary)
-
-
-@dataclass(frozen=True, slots=True)
-class Heads:
-    """The heads, ready to be asked: of all views, of the last alone, of pieces; and the one that divides.
-
-    `seen` (K,) are the rows of the label map, C in all, that have evidence: those of the known classes. Going
-    on from an older belief leaves classes in the map of which there is none. `own` names the class of each:
-    by the first row that it has in the map.
-    """
-
-    views: Belief
-    last: Belief
-    pieces: Dictionary
-    divided: Factored
-    seen: Tensor
-    own: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Glance:
-    """What the heads make of n texts: log densities under the rows with evidence, (n, K) each.
-
-    `views` of `d` features, `last` of `width`; `narrow` and `wide` are log-probabilities that softmax
-    regression gives these rows; `fresh` (n,) is what the last view is like in a class
-    unseen; `seen` and `own` as in `Heads`.
-    """
-
-    views: Tensor
-    pieces: Tensor
-    last: Tensor
-    narrow: Tensor
-    wide: Tensor
-    fresh: Tensor
-    seen: Tensor
-    own: tuple[int, ...]
-    d: int
-    width: int
-
-
 FIELDS: Final = ("generative", "words", "regression", "pool")
-_OTHER: Final = (
-    "this snapshot's panel is of a release with other heads or experts: derive the chain again with "
-    "`priorflow replay --into NEW`, or start a new one"
-)
 
 
 def restore(tensors: Tensors) -> tuple[Panel | None, dict[str, Tensor]]:
@@ -148,7 +84,7 @@ def restore(tensors: Tensors) -> tuple[Panel | None, dict[str, Tensor]]:
         else:
             rest[name] = tensor
     if parts["generative"] and _sizes(parts) != ((2, len(EXPERTS)), (novelty.EXPERTS,)):
-        raise OtherPanel(_OTHER)
+        raise OtherPanel
     return (Panel(**parts) if parts["generative"] else None), rest
 
 
@@ -177,20 +113,13 @@ def founded(sight: Sight) -> Panel:
 
 
 def believed(panel: Panel, labels: Sequence[str] = ()) -> Heads:
-    """Return the heads' posteriors; without a label map each row is a class of its own.
-
-    What the last view alone looks like is part of what was seen of all: its columns, and their scatter.
-    """
-    evidence, centre, seen = _moments(panel), panel.generative["centre"], _seen(panel)
-    width, first = centre.shape[-1], first_rows(labels) or range(len(evidence.count))
-    last = _last(evidence, width)
-    return Heads(
-        views=_believed(evidence, centre.flatten()),
-        last=_believed(last, centre[-1]),
-        pieces=dictionary.ready(panel.words["counts"]),
-        divided=regression.factored(regression.among(Regression(**panel.regression), seen), last),
-        seen=seen,
-        own=tuple(first[row] for row in seen.tolist()),
+    """Return the heads' posteriors; without a label map each row is a class of its own."""
+    return heads(
+        _moments(panel),
+        panel.generative["centre"],
+        dictionary.ready(panel.words["counts"]),
+        Regression(**panel.regression),
+        labels,
     )
 
 
@@ -201,32 +130,6 @@ def known(panel: Panel, labels: Sequence[str]) -> tuple[str, ...]:
 
 def _seen(panel: Panel) -> Tensor:
     return panel.generative["count"].nonzero().squeeze(1)
-
-
-def _believed(evidence: Moments, centre: Tensor) -> Belief:
-    variance = torch.full_like(centre, VARIANCE)
-    base = generative.base(centre, variance, worth=CLASS_WORTH, freedom=2.0 + len(centre))
-    return generative.believe(base, evidence)
-
-
-def glance(heads: Heads, sight: Sight) -> Glance:
-    """Return what the heads make of texts; OtherPanel, if they are of other views than these."""
-    if sight.views[0].numel() != len(heads.views.root):
-        raise OtherPanel(_OTHER)
-    flat, last, seen = sight.views.flatten(1), sight.views[:, -1], heads.seen
-    narrow, wide = regression.log_probabilities(heads.divided, last)
-    return Glance(
-        views=generative.log_densities(heads.views, flat)[:, seen],
-        pieces=dictionary.log_densities(heads.pieces, sight.pieces)[:, seen],
-        last=generative.log_densities(heads.last, last)[:, seen],
-        narrow=narrow,
-        wide=wide,
-        fresh=generative.log_fresh(heads.last, last),
-        seen=seen,
-        own=heads.own,
-        d=len(heads.views.root),
-        width=last.shape[1],
-    )
 
 
 def told(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
@@ -261,14 +164,14 @@ def heard(
     truth: Tensor,
     labels: Sequence[str] = (),
     *,
-    heads: Heads | None = None,
+    ready: Heads | None = None,
 ) -> Panel:
     """Return the panel with its pools' weights after these events, before it learns their texts.
 
     `truth` (n,) are rows of the label map, a class's first, or `UNSEEN`; a class without evidence is as good
-    as unseen. `heads` are what is `believed` of it, if that is known already.
+    as unseen. `ready` is what is `believed` of it, if that is known already.
     """
-    seen = glance(heads or believed(panel, labels), sight)
+    seen = glance(believed(panel, labels) if ready is None else ready, sight)
     which = truth.unsqueeze(1) == torch.tensor(list(dict.fromkeys(seen.own)))
     old = which.any(dim=1)
     of_known = _of(by_expert(rows, seen)[:, old], which[old].long().argmax(dim=1))
@@ -293,15 +196,15 @@ def weights(panel: Panel) -> Tensor:
     return panel.pool["memories"] @ panel.pool["classes"]
 
 
-def placed(heads: Heads, sight: Sight, truth: Tensor) -> Tensor:
+def placed(ready: Heads, sight: Sight, truth: Tensor) -> Tensor:
     """Return the rows (n,) in which texts count whose classes have `truth` (n,) for their first row.
 
     Of the rows of a merged class it is the one that views and pieces hold for likeliest, before they learn
     the text: counted in one of them whatever they say, what divides two rows would become the spread of all.
     """
-    if len(set(heads.own)) == len(heads.own):
+    if len(set(ready.own)) == len(ready.own):
         return truth
-    seen, own = glance(heads, sight), torch.tensor(heads.own)
+    seen, own = glance(ready, sight), torch.tensor(ready.own)
     of_views, of_pieces = LIKENESS
     density = seen.views / seen.d * of_views + seen.pieces * of_pieces
     theirs = truth.unsqueeze(1) == own
@@ -330,7 +233,7 @@ def _divided(panel: Panel, before: Moments, after: Moments, features: Tensor, la
     """Return softmax regression after a window, among the classes that then have evidence."""
     state = regression.grow(Regression(**panel.regression), len(after.count))
     rows = after.count.nonzero().squeeze(1)
-    prior = regression.factored(regression.among(state, rows), _last(before, features.shape[1]))
+    prior = regression.factored(regression.among(state, rows), of_last(before, features.shape[1]))
     return regression.merged(
         state, regression.learned(prior, features, torch.searchsorted(rows, labels)), rows
     )
@@ -343,12 +246,6 @@ def by_expert(rows: Tensor, seen: Glance) -> Tensor:
     factors = torch.stack([rows, *(part.expand(len(rows), -1) for part in beside)])
     said = torch.einsum("hf,fnk->hnk", _EXPONENTS, factors)
     return folded(torch.log_softmax(said, dim=-1), seen.own)
-
-
-def _last(evidence: Moments, width: int) -> Moments:
-    """Return what was seen of the last view, (..., width)."""
-    mean, scatter = evidence.mean[:, -width:], evidence.scatter[-width:, -width:]
-    return replace(evidence, mean=mean, scatter=scatter)
 
 
 def _novelty(panel: Panel, seen: Glance) -> Tensor:

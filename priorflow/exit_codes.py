@@ -71,7 +71,7 @@ _CODES: Final[Mapping[str, ExitCode]] = {
     "posterior.registry.RegistryUnavailable": ExitCode.UNREACHABLE,
     "posterior.registry.RegistryRefused": ExitCode.USAGE,
     "posterior.family.NotFinite": ExitCode.DIVERGED,
-    "posterior.panel.OtherPanel": ExitCode.USAGE,
+    "posterior.sight.OtherPanel": ExitCode.USAGE,
 }
 _DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 

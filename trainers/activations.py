@@ -10,7 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from posterior.panel import Sight
+from posterior.sight import Sight
 from trainers.model import AdaptedModel
 
 

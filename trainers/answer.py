@@ -24,6 +24,7 @@ from posterior.family import ONE_TASK, Draw, Family, Tensors
 from posterior.folding import folded, once
 from posterior.panel import NEW, Panel
 from posterior.predict import entropy, mixture
+from posterior.sight import glance
 from posterior.tensors import from_bytes, require_finite
 from trainers.activations import Activations
 from trainers.evaluate import draws_of
@@ -148,7 +149,7 @@ class Answerer:
 
     def _paneled(self, beside: Panel, text: str, said: Tensor) -> tuple[Tensor, Tensor, float]:
         assert self._heads is not None
-        seen = panel.glance(self._heads, self._activations.sight([text]))
+        seen = glance(self._heads, self._activations.sight([text]))
         log_p = panel.told(beside, mixture(said).unsqueeze(0), seen)[0]
         each = panel.told(beside, said, seen).exp()
         return log_p, each, float(panel.dispute(beside, said, seen).mean())

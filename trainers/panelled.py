@@ -11,7 +11,8 @@ from torch import Tensor
 
 from posterior import panel
 from posterior.folding import first_rows
-from posterior.panel import Heads, Panel, Sight
+from posterior.panel import Panel
+from posterior.sight import Heads, Sight, glance
 from trainers.evaluate import Sampler, log_predictive
 from trainers.question import Example, WhichClass
 from trainers.update import Likelihood, spread_over
@@ -44,7 +45,7 @@ class Panelled:
         """Return p(class), the new one last; of a parent without a panel, what its rows say."""
         if self.panel is None or self.heads is None:
             return self.rows.foretell(texts, tasks, draws)
-        seen = panel.glance(self.heads, self.rows.activations.sight(texts))
+        seen = glance(self.heads, self.rows.activations.sight(texts))
         return panel.told(self.panel, self._said(texts, tasks, draws), seen).exp()
 
     def judged(self, members: Sequence[Example], labels: Sequence[str]) -> Mapping[int, int]:
@@ -109,7 +110,7 @@ class Panelled:
         said = self._said([members[i][0] for i in chosen], [tasks[i] for i in chosen], draws)
         known = dict(zip(before, first_rows(before), strict=True))
         truth = torch.tensor([known.get(members[i][1], panel.UNSEEN) for i in chosen])
-        return panel.heard(state, said, sight.of(chosen), truth, before, heads=self.heads)
+        return panel.heard(state, said, sight.of(chosen), truth, before, ready=self.heads)
 
     def _said(self, texts: Sequence[str], tasks: Sequence[str], draws: Sequence[Sampler]) -> Tensor:
         return log_predictive(self.rows.model, self.rows.activations.of(texts), tasks, draws)

@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.study.learners import Adapted, Labels, bytes_of
 from benchmarks.study.streams import Example
 from posterior import generative, moments
-from posterior.panel import CLASS_WORTH, VARIANCE
+from posterior.sight import CLASS_WORTH, VARIANCE
 from stream.plan import Forecast
 
 Features = Callable[[Sequence[str]], Tensor]  # texts -> (n, d)

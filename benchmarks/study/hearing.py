@@ -32,6 +32,7 @@ from posterior.calibration import ece
 from posterior.experts import EXPERTS
 from posterior.panel import Panel
 from posterior.pool import even, pooled, reweighted
+from posterior.sight import glance
 from priorflow.learning import model_spec
 from priorflow.run import machine
 from trainers.activations import Activations
@@ -98,7 +99,7 @@ def _asking(
 
     def ask(texts: Sequence[Example]) -> tuple[Tensor, Tensor]:
         rows = torch.zeros(len(texts), len(labels))
-        seen = panel.glance(heads, activations.sight([e.text for e in texts]))
+        seen = glance(heads, activations.sight([e.text for e in texts]))
         return panel.by_expert(rows, seen), torch.tensor([labels.index(e.label) for e in texts])
 
     return ask

@@ -30,8 +30,9 @@ from benchmarks.study.measures import auroc
 from benchmarks.study.page import RESULTS
 from benchmarks.study.streams import Example, Stream, streams
 from posterior import novelty, panel
-from posterior.panel import Glance, Panel
+from posterior.panel import Panel
 from posterior.pool import even, pooled, reweighted
+from posterior.sight import Glance, glance
 from priorflow.learning import model_spec
 from priorflow.run import machine
 from trainers.activations import Activations
@@ -116,7 +117,7 @@ def walked(stream: Stream, activations: Activations, rule: Rule) -> Iterator[Ask
 
 
 def _glance(state: Panel, activations: Activations, texts: Sequence[Example]) -> Glance:
-    return panel.glance(panel.believed(state), activations.sight([e.text for e in texts]))
+    return glance(panel.believed(state), activations.sight([e.text for e in texts]))
 
 
 def row(stream: str, name: str, asked: Sequence[Asked]) -> dict[str, Any]:

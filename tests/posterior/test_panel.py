@@ -13,9 +13,10 @@ from torch import Tensor
 from posterior import dictionary, generative, moments, panel, regression
 from posterior.experts import EXPERTS, ROWS
 from posterior.family import tensors_of
-from posterior.panel import OtherPanel, Panel, Sight
+from posterior.panel import Panel
 from posterior.pool import reweighted
 from posterior.predict import entropy
+from posterior.sight import CLASS_WORTH, VARIANCE, OtherPanel, Sight, glance
 from posterior.tensors import from_bytes, to_bytes
 
 D = 12
@@ -54,7 +55,7 @@ def clever(labels: Tensor, classes: int) -> Tensor:
 
 
 def foretold(state: Panel, said: Tensor, sight: Sight) -> Tensor:
-    return panel.told(state, said, panel.glance(panel.believed(state), sight))
+    return panel.told(state, said, glance(panel.believed(state), sight))
 
 
 @given(classes=st.integers(1, 5), seed=st.integers(0, 50))
@@ -77,7 +78,7 @@ def test_a_new_class_takes_from_all_alike() -> None:
 
 
 def merged_foretold(state: Panel, said: Tensor, sight: Sight, labels: str) -> Tensor:
-    return panel.told(state, said, panel.glance(panel.believed(state, labels), sight))
+    return panel.told(state, said, glance(panel.believed(state, labels), sight))
 
 
 @given(seed=st.integers(0, 30))
@@ -95,7 +96,7 @@ def test_experts_are_heard_for_what_they_gave_to_a_merged_class() -> None:
     """Whoever divides it in vain between its rows is as good as one who does not."""
     state, (sight, truth) = taught(4), events(60, 4, 3)
     said, first = rows(60, 4, 1), torch.tensor([0, 1, 2, 1])
-    seen = panel.glance(panel.believed(state), sight)
+    seen = glance(panel.believed(state), sight)
     p = panel.by_expert(said, seen).exp()
     both = torch.stack([p[..., 0], p[..., 1] + p[..., 3], p[..., 2]], dim=-1)
     column = first[truth].view(1, -1, 1).expand(len(EXPERTS), -1, 1)
@@ -109,7 +110,7 @@ def test_experts_are_heard_for_what_they_gave_to_a_merged_class() -> None:
 
 def test_experts_do_not_disagree_about_rows_of_one_class() -> None:
     state, (sight, _) = taught(4), events(9, 4, 3)
-    apart, one = (panel.glance(panel.believed(state, names), sight) for names in ("abcd", "abab"))
+    apart, one = (glance(panel.believed(state, names), sight) for names in ("abcd", "abab"))
     said = rows(9, 4, 1)
     assert (panel.dispute(state, said, one) < panel.dispute(state, said, apart)).all()
     total = entropy(panel.told(state, said, one))
@@ -168,8 +169,8 @@ def test_a_head_alone_is_bayes_rule_of_its_densities(factor: str) -> None:
     if factor == "views":
         base = generative.base(
             sight.views.double().mean(dim=0).flatten(),
-            torch.full((2 * D,), panel.VARIANCE),
-            worth=panel.CLASS_WORTH,
+            torch.full((2 * D,), VARIANCE),
+            worth=CLASS_WORTH,
             freedom=2.0 + 2 * D,
         )
         belief = generative.believe(base, moments.moments(sight.views.flatten(1), labels))
@@ -246,7 +247,7 @@ def test_the_head_that_divides_learns_in_turn_and_answers_as_by_itself() -> None
         alone = regression.learned(before, last, labels)
         seen = moments.combine(seen, moments.moments(last, labels))
     wanted = regression.log_probabilities(regression.factored(alone, seen), asked.views[:, -1])
-    found = panel.glance(panel.believed(state), asked)
+    found = glance(panel.believed(state), asked)
     torch.testing.assert_close(torch.stack([found.narrow, found.wide]), wanted, rtol=0, atol=1e-6)
 
 

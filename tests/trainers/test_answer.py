@@ -12,7 +12,8 @@ import torch
 from posterior import panel
 from posterior.families import FAMILIES, make_family
 from posterior.family import Tensors
-from posterior.panel import NEW, Sight
+from posterior.panel import NEW
+from posterior.sight import Sight, glance
 from tests.trainers.orders import LEARN, PANELLED, TOPICS, order
 from trainers.activations import Activations
 from trainers.answer import MOST_TASKS, Answer, Answerer, NothingLearned, as_forecast
@@ -125,7 +126,7 @@ def test_experts_one_by_one_are_surer_than_together() -> None:
     sight = Sight(views, [torch.tensor([i % 7, 7 + i % 5]) for i in range(40)], 12)
     state = panel.learned(panel.founded(sight), sight, labels, classes=3)
     rows = torch.log_softmax(torch.randn(5, 3, generator=generator).double(), dim=-1)
-    seen = panel.glance(panel.believed(state), sight.of(range(5)))
+    seen = glance(panel.believed(state), sight.of(range(5)))
     known, new = panel.by_expert(rows, seen).exp(), panel._novelty(state, seen).exp()
     wanted = torch.zeros(5, dtype=torch.float64)
     for w, p in zip(panel.weights(state), known, strict=True):

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from posterior.family import NotFinite, Tensors
-from posterior.panel import OtherPanel
+from posterior.sight import OtherPanel
 from posterior.tensors import to_bytes
 from tests.trainers.conftest import SPEC
 from tests.trainers.orders import PANELLED, answers, order
