@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import pytest
@@ -32,6 +33,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if "browser" not in config.getoption("markexpr"):
         items[:] = [item for item in items if not item.get_closest_marker("browser")]
     items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in REAL_SERVICES))
+
+
+def pytest_collection_finish() -> None:
+    """Have the collector leave alone what was imported: every run would look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

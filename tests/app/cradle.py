@@ -11,9 +11,10 @@ import gc
 
 from priorflow.config import load
 from priorflow.learning import model_spec
+from tests.app.encoders import small_encoder
 from tests.app.lives import frozen_model
 from tests.app.traffic import SETTINGS
 
-frozen_model(model_spec(load(overrides=dict(SETTINGS))))
+frozen_model(model_spec(load(overrides={**SETTINGS, "model.encoder": small_encoder()})))
 gc.collect()
 gc.freeze()

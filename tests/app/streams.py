@@ -13,6 +13,7 @@ from connectors.memory import MemoryLog
 from priorflow.config import Settings, load
 from stream.record import Event, Label
 from stream.source import Partition
+from tests.app.encoders import small_encoder
 
 EVENTS, LABELS = "priorflow.events", "priorflow.labels"
 WORDS = {"linux": "kernel module will not boot", "money": "win cheap cash offer now"}
@@ -60,10 +61,11 @@ def archived(log: MemoryLog, folder: Path, *, form: str = "parquet") -> Path:
 
 
 def small_settings(home: Path, archive: Path | None, /, **more: Any) -> Settings:
-    """Return settings that learn the small stream in seconds."""
+    """Return settings that learn the small stream in seconds, with the small encoder."""
     said: dict[str, Any] = {
         "home": str(home),
         "window.size": 30,
+        "model.encoder": small_encoder(),
         "model.max_tokens": 16,
         "model.rank": 2,
         "learn.epochs": 1,

@@ -21,6 +21,7 @@ from posterior.snapshot import Snapshot
 from priorflow.config import load
 from priorflow.opening import MLFLOW, registry
 from tests.app import histories
+from tests.app.encoders import small_encoder
 from tests.app.histories import history, opened
 from tests.app.lives import MID_TRAIN, Lives, start_fork_server
 from tests.app.traffic import FORMS, SETTINGS, Sent, Topics, Writer, new_topics, positions, whole_topic
@@ -107,6 +108,7 @@ def said_of(kafka: KafkaClient, topics: Topics, home: Path, **more: Any) -> dict
         **topics.settings,
         "home": str(home),
         "kafka.bootstrap": kafka.bootstrap,
+        "model.encoder": small_encoder(),
         "window.size": 6,
         "window.progress_every": 12,
         "learn.epochs": 1,

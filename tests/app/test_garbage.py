@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from contextlib import suppress
 
+import pytest
+
 from priorflow.garbage import seldom_collected
+
+
+@pytest.fixture(autouse=True)
+def _all_is_looked_at() -> Iterator[None]:
+    gc.unfreeze()
+    yield
+    gc.freeze()
 
 
 def test_the_collector_is_as_before_afterwards_however_it_ends() -> None:
@@ -16,6 +26,14 @@ def test_the_collector_is_as_before_afterwards_however_it_ends() -> None:
         _ = 1 // 0
     assert gc.get_threshold() == before
     assert gc.get_freeze_count() == 0
+
+
+def test_what_was_left_out_before_stays_so() -> None:
+    gc.freeze()
+    before = gc.get_freeze_count()
+    with seldom_collected():
+        pass
+    assert gc.get_freeze_count() >= before > 0
 
 
 def test_cycles_made_during_a_run_are_still_found() -> None:
