@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,11 +30,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Start the long tests first, so that the last worker is not left alone with them.
 
+    A file counts as long as the most patient of its tests: whoever set a timeout knew that it takes its time.
     Those in a browser run only where it is asked for by name: it comes with no package of Python's.
     """
     if "browser" not in config.getoption("markexpr"):
         items[:] = [item for item in items if not item.get_closest_marker("browser")]
-    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in REAL_SERVICES))
+    longest: Counter[Path] = Counter()
+    for item in items:
+        longest[item.path] = max(longest[item.path], _patience_s(item))
+    items.sort(key=lambda item: (not _real(item), -longest[item.path]))
+
+
+def _real(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) for name in REAL_SERVICES)
+
+
+def _patience_s(item: pytest.Item) -> int:
+    marker = item.get_closest_marker("timeout")
+    return int(marker.args[0]) if marker is not None else 0
 
 
 def pytest_collection_finish() -> None:

@@ -1,0 +1,60 @@
+"""A driver that is killed beside its Ray workers leaves the undisturbed chain too."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from connectors.kafka_client import KafkaClient
+from priorflow.config import load
+from tests.app.histories import history
+from tests.app.lives import MID_TRAIN, Lives
+from tests.app.traffic import new_topics
+from tests.app.undisturbed import (
+    AHEAD,
+    PHASES,
+    Producer,
+    a_stream,
+    assert_as_if_undisturbed,
+    assert_versions_are_the_ledger,
+    consumed,
+    said_of,
+    with_fork_server,
+)
+
+pytestmark = [pytest.mark.kafka, pytest.mark.mlflow, pytest.mark.ray, pytest.mark.slow]
+
+_forks = pytest.fixture(scope="module", autouse=True)(with_fork_server)
+
+
+@pytest.fixture
+def cluster() -> Iterator[str]:
+    """A Ray that outlives its drivers, and so do their workers, for some seconds."""
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+    try:
+        yield ray.get_runtime_context().gcs_address
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.timeout(900)
+def test_killed_beside_its_workers_the_chain_is_the_undisturbed_one(
+    kafka: KafkaClient, cluster: str, tmp_path: Path
+) -> None:
+    """Once at each step with a Ray Train worker, on a new MLflow store; the end is lived without Ray."""
+    topics = new_topics(kafka)
+    more = {"learn.epochs": 20, "mlflow.enabled": True}  # so many epochs that one can die while they last
+    said, stream = said_of(kafka, topics, tmp_path / "home", **more), a_stream(topics, 70, seed=3)
+    lives = Lives({**said, "learn.workers": 1}, cluster)
+    with Producer(kafka, stream, seed=3) as producer:
+        for step in PHASES:
+            producer.upto(consumed(said) + AHEAD)
+            lives.dies_at(step, 2 if step == MID_TRAIN else 1)
+    assert len(history(load(overrides=said))) > 3  # rows that Ray had a part in
+    Lives(said).ends()
+    rows = assert_as_if_undisturbed(kafka, said, stream, tmp_path / "undisturbed")
+    assert_versions_are_the_ledger(said, rows)
