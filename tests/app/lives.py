@@ -41,9 +41,15 @@ MID_TRAIN: Final = "mid-train"
 LONGEST_S: Final = 240.0
 SILENCE_S: Final = 3.0
 
-_FORKS: Final = multiprocessing.get_context("forkserver")
-# The last two are what transformers and MLflow import when they are first used.
-_IMPORTED: Final = ("pytest", "transformers.models.bert.modeling_bert", "mlflow.artifacts")
+FORKS: Final = multiprocessing.get_context("forkserver")
+# Beside pytest what transformers and MLflow import when they are first used, which takes seconds too.
+_IMPORTED: Final = (
+    "pytest",
+    "transformers.models.bert.modeling_bert",
+    "mlflow.artifacts",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.model_registry.sqlalchemy_store",
+)
 frozen_model: Final = cache(AdaptedModel)
 
 
@@ -148,7 +154,7 @@ class Lives:
 
     def is_killed(self, pulses: int, then_s: float) -> None:
         """Live for so many steps, or until nothing happens any more, and a little longer."""
-        pulse, pulsing = _FORKS.Pipe(duplex=False)
+        pulse, pulsing = FORKS.Pipe(duplex=False)
         process = self._begun(Fate(), pulsing)
         pulsing.close()
         with pulse:
@@ -178,7 +184,7 @@ class Lives:
         self._over(self._begun(Fate(until_end=True, takeover=takeover)), ExitCode.OK)
 
     def _begun(self, fate: Fate, pulse: Connection | None = None) -> ForkServerProcess:
-        process = _FORKS.Process(target=_live, args=(self.said, self.cluster, fate, pulse))
+        process = FORKS.Process(target=_live, args=(self.said, self.cluster, fate, pulse))
         process.start()
         return process
 
@@ -199,5 +205,5 @@ def _state(process: ForkServerProcess) -> str:
 
 def start_fork_server() -> None:
     """Have the fork server import and load everything, under the environment as it is now."""
-    _FORKS.set_forkserver_preload([*_IMPORTED, "tests.app.cradle"])
+    FORKS.set_forkserver_preload([*_IMPORTED, "tests.app.cradle"])
     forkserver.ensure_running()

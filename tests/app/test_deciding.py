@@ -27,6 +27,7 @@ from priorflow.config import load
 from priorflow.deciding import Bench, NotAllowed, whoever
 from priorflow.exit_codes import ExitCode
 from priorflow.opening import registry
+from tests.app.forked import forked
 from tests.app.judged import Court
 from tests.connectors.chain_builder import Writer, progress
 from trainers.branching import DECISION, asked_for
@@ -313,17 +314,17 @@ def test_killed_between_any_two_steps_of_a_promotion_the_same_command_again_fini
             published = models.publish(row, _circumstance(home, row), home.blobs.get(row.posterior))
             home.ledger.published(row.sha, "mlflow", published)
         for step, (before, row) in zip(STEPS, itertools.pairwise(rows), strict=True):
-            done = _process("tests.app.promoter", ".priorflow", row.sha, step)
+            done = forked("tests.app.promoter", ".priorflow", row.sha, step)
             assert done.returncode == -signal.SIGKILL
             stands = step != "before-decision"
             assert champion(home.log()) == (row if stands else before).sha
-            again = _process("priorflow", "promote", row.sha, "--force", "--reason", "again", "--json")
+            again = forked("priorflow", "promote", row.sha, "--force", "--reason", "again", "--json")
             assert again.returncode == (ExitCode.USAGE if stands else ExitCode.OK)
             by = f"champion already, by line {home.log()[-1].seq} of ada@host"
             assert (by in again.stderr) is stands
             wanted = [home.ledger.reference(one.sha, "mlflow") for one in (row, before)]
             assert [models.aliases()[name] for name in ("champion", "previous")] == wanted
-    shown = _process("priorflow", "history", "--decided", "--json").stdout.splitlines()
+    shown = forked("priorflow", "history", "--decided", "--json").stdout.splitlines()
     told = list(map(json.loads, shown))
     assert told.pop()["event"] == "verified"
     assert [(line["snapshot"], line["why"]) for line in told[1:]] == [
@@ -334,11 +335,6 @@ def test_killed_between_any_two_steps_of_a_promotion_the_same_command_again_fini
     assert call(["rollback", "--json"]) == ExitCode.OK
     aliases = next(line for line in said(capsys) if line["event"] == "aliases")
     assert aliases["aliases"]["champion"] == home.ledger.reference(rows[4].sha, "mlflow")
-
-
-def _process(module: str, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", module, *words]
-    return subprocess.run(command, check=False, env=_env(), capture_output=True, text=True)
 
 
 def _circumstance(home: Court, row: Snapshot) -> Any:

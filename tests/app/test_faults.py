@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from connectors.kafka_client import KafkaClient
+from tests.app.forked import with_fork_server
 from tests.app.lives import MID_TRAIN, Lives
 from tests.app.traffic import new_topics
 from tests.app.undisturbed import (
@@ -19,7 +20,6 @@ from tests.app.undisturbed import (
     assert_as_if_undisturbed,
     consumed,
     said_of,
-    with_fork_server,
 )
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]

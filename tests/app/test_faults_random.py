@@ -11,6 +11,7 @@ import pytest
 from connectors.kafka_client import KafkaClient
 from priorflow.config import load
 from priorflow.opening import registry
+from tests.app.forked import with_fork_server
 from tests.app.lives import Lives
 from tests.app.traffic import new_topics
 from tests.app.undisturbed import (
@@ -21,7 +22,6 @@ from tests.app.undisturbed import (
     assert_versions_are_the_ledger,
     consumed,
     said_of,
-    with_fork_server,
 )
 
 pytestmark = [pytest.mark.kafka, pytest.mark.mlflow, pytest.mark.slow]

@@ -11,6 +11,7 @@ import ray
 
 from connectors.kafka_client import KafkaClient
 from priorflow.config import load
+from tests.app.forked import with_fork_server
 from tests.app.histories import history
 from tests.app.lives import MID_TRAIN, Lives
 from tests.app.traffic import new_topics
@@ -23,7 +24,6 @@ from tests.app.undisturbed import (
     assert_versions_are_the_ledger,
     consumed,
     said_of,
-    with_fork_server,
 )
 
 pytestmark = [pytest.mark.kafka, pytest.mark.mlflow, pytest.mark.ray, pytest.mark.slow]

@@ -19,6 +19,7 @@ from priorflow.console import Silent
 from priorflow.learning import model_spec
 from priorflow.run import execute
 from stream.record import Position
+from tests.app.encoders import small_encoder
 from tests.app.histories import assert_accounts_balance, history
 from tests.app.traffic import FORMS, SETTINGS, Form, Sent, Topics, Writer, new_topics, positions, whole_topic
 from trainers.line import MOVED
@@ -36,7 +37,7 @@ ROUNDED: Final = ("nll", "brier", "ece")
 
 @pytest.fixture(scope="module")
 def updater() -> Updater:
-    return Local(AdaptedModel(model_spec(load(overrides=SETTINGS))))
+    return Local(AdaptedModel(model_spec(load(overrides={**SETTINGS, "model.encoder": small_encoder()}))))
 
 
 @pytest.fixture(scope="module", params=sorted(FORMS))
@@ -65,6 +66,7 @@ def settings_of(kafka: KafkaClient, form: Form, topics: Topics, home: Path) -> S
         "window.size": WINDOW,
         "learn.epochs": 1,
         "mlflow.enabled": False,
+        "model.encoder": small_encoder(),
         "gate.enabled": False,
     }
     return load(overrides={**SETTINGS, **form.settings, **topics.settings, **said})

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -23,6 +18,7 @@ from priorflow.exit_codes import ExitCode
 from priorflow.opening import MLFLOW, registry
 from priorflow.run import execute
 from priorflow.serving.service import opened as serving
+from tests.app.forked import forked
 from tests.app.histories import history, opened
 from tests.app.scored import decide, until
 from tests.app.streams import archived, small_settings, small_stream
@@ -75,14 +71,14 @@ def test_after_a_promotion_was_killed_the_next_run_finishes_it_and_history_tells
     with opened(done) as ledger:
         lines, before = len(ledger.decisions("main")), champion(ledger.decisions("main"))
     row = next(row for row in windows(done) if row.sha != before)
-    died = process(["tests.app.promoter", str(done.home), row.sha, step])
+    died = forked("tests.app.promoter", str(done.home), row.sha, step)
     assert died.returncode == -signal.SIGKILL
-    went_on = process(["priorflow", "run", "--until-end", *sets(done)])
+    went_on = forked("priorflow", "run", "--until-end", *sets(done))
     assert (went_on.returncode, went_on.stderr) == (ExitCode.OK, "")
     with closing(registry(done)) as models:
         aliases = models.aliases()
     assert aliases["champion"] == version_of(done, row)
-    told = process(["priorflow", "history", "--set", f"home={done.home}"])
+    told = forked("priorflow", "history", "--set", f"home={done.home}")
     *_, line, verified = map(json.loads, told.stdout.splitlines())
     assert (line["action"], line["snapshot"], line["by"]) == ("promote", row.sha, "ada@host")
     assert line["version"] == aliases["champion"]
@@ -92,9 +88,3 @@ def test_after_a_promotion_was_killed_the_next_run_finishes_it_and_history_tells
 def sets(settings: Settings) -> list[str]:
     said = settings.model_dump(exclude_unset=True, mode="json")
     return [word for name, value in said.items() for word in ("--set", f"{name}={json.dumps(value)}")]
-
-
-def process(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    ours = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", *words]
-    return subprocess.run(command, check=False, env=ours, capture_output=True, text=True)

@@ -6,6 +6,7 @@ import itertools
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,11 +17,17 @@ from priorflow.console import JsonLines, Silent
 from priorflow.replay import branch, verify
 from priorflow.run import execute
 from priorflow.smoke import latency, smoke
+from tests.app.encoders import REAL
 from tests.app.histories import history, opened
 from tests.app.streams import EVENTS, archived, small_settings, small_stream
 from trainers.guards import Smoke
 
 pytestmark = pytest.mark.slow  # whole runs of the application
+
+
+def real_settings(home: Path, archive: Path | None, /, **more: Any) -> Settings:
+    """Return small settings with the encoder that a chain has by default."""
+    return small_settings(home, archive, **{"model.encoder": REAL, **more})
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +37,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def done(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    settings = small_settings(tmp_path_factory.mktemp("home"), archive)
+    settings = real_settings(tmp_path_factory.mktemp("home"), archive)
     execute(settings, until_end=True, console=Silent())
     return settings
 
@@ -51,7 +58,7 @@ def test_running_again_finds_nothing_new(done: Settings) -> None:
 
 
 def test_other_settings_are_not_mixed_into_a_chain(done: Settings, archive: Path) -> None:
-    other = small_settings(done.home, archive, **{"learn.lr": 0.2})
+    other = real_settings(done.home, archive, **{"learn.lr": 0.2})
     with pytest.raises(ConfigError, match=r"begun with other settings:\s+learn\.lr: 0\.2, was 0\.05"):
         execute(other, until_end=True, console=Silent())
 
@@ -129,7 +136,7 @@ def test_dying_between_a_commit_and_its_decision_leaves_the_undisturbed_log(
     done: Settings, archive: Path, tmp_path: Path, window: int
 ) -> None:
     """The window is read and foretold again at the next start, and heard once."""
-    settings, left = small_settings(tmp_path, archive), window
+    settings, left = real_settings(tmp_path, archive), window
 
     def crash(step: str) -> None:
         nonlocal left
@@ -150,7 +157,7 @@ def test_dying_between_a_commit_and_its_decision_leaves_the_undisturbed_log(
 
 def test_what_if_learns_into_a_chain_of_its_own(done: Settings, archive: Path) -> None:
     before = [s.sha for s in history(done)]
-    other = small_settings(done.home, archive, **{"family.name": "point", "window.size": 50})
+    other = real_settings(done.home, archive, **{"family.name": "point", "window.size": 50})
     branch(other, into="lora", from_chain="main", first=None, last=None, source=None, console=Silent())
     assert [s.sha for s in history(done)] == before
     assert [s.report.get("members") for s in history(done, "lora")[1:]] == [50, 50]

@@ -9,19 +9,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, Self, final
 
-import pytest
-
 from connectors.kafka_client import KafkaClient
 from connectors.kafka_sink import KafkaSink
 from connectors.letters import fold, original
-from connectors.mlflow_store import QUIET
 from posterior.snapshot import Snapshot
 from priorflow.config import load
 from priorflow.opening import MLFLOW, registry
 from tests.app import histories
 from tests.app.encoders import small_encoder
 from tests.app.histories import history, opened
-from tests.app.lives import MID_TRAIN, Lives, start_fork_server
+from tests.app.lives import MID_TRAIN, Lives
 from tests.app.traffic import FORMS, SETTINGS, Sent, Topics, Writer, positions, whole_topic
 
 PHASES: Final = [
@@ -72,17 +69,6 @@ class Producer(threading.Thread):
     def __exit__(self, *_: object) -> None:
         self.upto(len(self._stream))
         self.join()
-
-
-def with_fork_server() -> None:
-    """Start what lives are forked from, under an environment that suits all they do."""
-    with pytest.MonkeyPatch.context() as patch:
-        # MLflow reads these when it is imported, Ray whether a cluster wants the user's token; tokenizers
-        # whether to start threads, which a fork would lose.
-        ours = {"RAY_AUTH_MODE": "token", "TOKENIZERS_PARALLELISM": "false"}
-        for name, value in {**QUIET, **ours}.items():
-            patch.setenv(name, value)
-        start_fork_server()
 
 
 def said_of(kafka: KafkaClient, topics: Topics, home: Path, **more: Any) -> dict[str, Any]:
