@@ -15,7 +15,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,8 @@ from trainers.feed import Feed, work
 from trainers.model import AdaptedModel, ModelSpec
 from trainers.window import Local, Order, Outcome
 
+_packed: Callable[[object], bytes] = cloudpickle.dumps
+_unpacked: Callable[[bytes], Any] = cloudpickle.loads
 _LOOK_S = 2.0  # how often a waiting driver looks whether the fit has ended
 
 
@@ -78,7 +80,7 @@ def carry_out_orders(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     context = get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    local = Local(AdaptedModel(cloudpickle.loads(config["model"])), ranks=Collective(rank, world))
+    local = Local(AdaptedModel(_unpacked(config["model"])), ranks=Collective(rank, world))
     feed, step = config["feed"], -1
     ray.get(feed.hello.remote(rank, os.getpid()))
     while True:
@@ -86,7 +88,7 @@ def carry_out_orders(config: dict[str, Any]) -> None:
         if order is None:
             return
         try:
-            answer: bytes | str = cloudpickle.dumps(local.carry_out(cloudpickle.loads(order)))
+            answer: bytes | str = _packed(local.carry_out(_unpacked(order)))
         except NotFinite as bad:  # the same on every rank: gradients are gathered before they are judged
             answer = str(bad)
         if rank == 0:
@@ -106,7 +108,7 @@ class RayUpdater:
             work,
             train_loop_config={
                 "feed": self._feed,
-                "model": cloudpickle.dumps(model),
+                "model": _packed(model),
                 "threads": spec.threads,
             },
             torch_config=TorchConfig(backend="gloo"),
@@ -141,7 +143,7 @@ class RayUpdater:
         OtherPanel before anything is offered: a worker that raises it would be started again for ever.
         """
         panel.restore(order.parent)
-        step = ray.get(self._feed.put.remote(cloudpickle.dumps(order)))
+        step = ray.get(self._feed.put.remote(_packed(order)))
         pending = self._feed.result.remote(step)
         while True:
             ready, _ = ray.wait([pending], timeout=_LOOK_S)
@@ -149,7 +151,7 @@ class RayUpdater:
                 answer: bytes | str = ray.get(pending)
                 if isinstance(answer, str):
                     raise NotFinite(answer)
-                outcome: Outcome = cloudpickle.loads(answer)
+                outcome: Outcome = _unpacked(answer)
                 return outcome
             if self._ended.done():
                 msg = f"the Ray Train run ended before window {order.window} was answered"

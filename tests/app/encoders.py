@@ -40,9 +40,11 @@ def small_encoder() -> str:
 
 def _make(folder: Path) -> Path:
     real = encoder_folder(ModelSpec(encoder=REAL))
+    config = BertConfig.from_pretrained(real)
+    config.update(dict(_NARROW))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        BertModel(BertConfig.from_pretrained(real, **_NARROW)).save_pretrained(folder)
+        BertModel(config).save_pretrained(folder)
     for name in _TOKENIZER:
         shutil.copy(real / name, folder)
     return folder

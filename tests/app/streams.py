@@ -13,7 +13,7 @@ from connectors.memory import MemoryLog
 from priorflow.config import Settings, load
 from stream.record import Event, Label
 from stream.source import Partition
-from tests.app.encoders import small_encoder
+from tests.app.encoders import REAL, small_encoder
 
 EVENTS, LABELS = "priorflow.events", "priorflow.labels"
 WORDS = {"linux": "kernel module will not boot", "money": "win cheap cash offer now"}
@@ -76,3 +76,8 @@ def small_settings(home: Path, archive: Path | None, /, **more: Any) -> Settings
         **({} if archive is None else {"source": f"archive:{archive}"}),
     }
     return load(None, overrides=said | more)
+
+
+def real_settings(home: Path, archive: Path | None, /, **more: Any) -> Settings:
+    """Return the same with the encoder that a chain has by default, where its features matter."""
+    return small_settings(home, archive, **{"model.encoder": REAL, **more})

@@ -19,7 +19,7 @@ from tests.app.histories import (
     history,
     opened,
 )
-from tests.app.streams import archived, small_settings, small_stream
+from tests.app.streams import archived, real_settings, small_stream
 
 pytestmark = pytest.mark.slow  # whole runs of the application
 
@@ -29,7 +29,7 @@ def done(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """Three windows, the first of which knows one class; back to that, and on to the end."""
     archive = archived(small_stream(180, money_from=60), tmp_path_factory.mktemp("archive"))
     more = {"gate.enabled": False, "learn.panel": request.param}
-    settings = small_settings(tmp_path_factory.mktemp("home"), archive, **more)
+    settings = real_settings(tmp_path_factory.mktemp("home"), archive, **more)
     execute(settings, max_windows=3, console=Silent())
     with opened(settings) as ledger:
         blobs = open_blobs(settings.blobs_url)

@@ -31,7 +31,7 @@ from priorflow.peft_folder import FolderHeld, put, require_free
 from priorflow.run import chain_of, execute
 from priorflow.serving.version import answer_spec
 from stream.plan import sha256_json
-from tests.app.streams import archived, small_settings, small_stream
+from tests.app.streams import archived, real_settings, small_stream
 from tests.connectors.chain_builder import CIRCUMSTANCE, OWNER, Writer, learned, progress, root
 from tests.trainers.orders import TOPICS
 from tests.trainers.orders import order as order_of
@@ -66,7 +66,7 @@ def begun(
     home: Path, model: AdaptedModel, tasks: Sequence[str] = ("",), /, promoted: bool = True, **more: Any
 ) -> Chain:
     said = {"home": str(home), "model.max_tokens": 16, "model.rank": 4, "mlflow.enabled": False} | more
-    settings = small_settings(home, None, **said | {"learn.draws": 3})
+    settings = real_settings(home, None, **said | {"learn.draws": 3})
     said |= {"window.size": 30, "learn.epochs": 1, "learn.draws": 3, "learn.beta_sample": 8}
     said |= {"gate.min_labels": 10}
     chain, spec, blobs = chain_of(settings), family_spec(settings), open_blobs(settings.blobs_url)
@@ -98,7 +98,7 @@ def begun(
 @pytest.fixture(scope="module")
 def model() -> AdaptedModel:
     torch.set_num_threads(1)
-    return AdaptedModel(model_spec(small_settings(Path(), None, **{"model.rank": 4})))
+    return AdaptedModel(model_spec(real_settings(Path(), None, **{"model.rank": 4})))
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_which_snapshot(chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_a_chain_that_starts_from_the_folder_has_its_centres_there(chain: Chain, tmp_path: Path) -> None:
     export_peft(chain.settings, Wanted(), tmp_path / "out")
-    settings = small_settings(tmp_path, None, **{"model.rank": 4, "model.warm_start": str(tmp_path / "out")})
+    settings = real_settings(tmp_path, None, **{"model.rank": 4, "model.warm_start": str(tmp_path / "out")})
     warm = AdaptedModel(model_spec(settings))
     held = from_bytes(open_blobs(chain.settings.blobs_url).get(chain.rows[1].posterior))
     centres = warm.centres(())
@@ -304,7 +304,7 @@ def test_parts_that_are_no_lora_are_refused(
     model: AdaptedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said: dict[str, Any] = {"family.name": "bhpeft", "model.rank": 4}
-    three = AdaptedModel(model_spec(small_settings(tmp_path, None, **said)))
+    three = AdaptedModel(model_spec(real_settings(tmp_path, None, **said)))
     assert begun(tmp_path / "three", three, **said).export(tmp_path / "out") == ExitCode.USAGE
     assert "adapts by adapter and prefix" in error(capsys)
     alone = begun(tmp_path / "alone", model, **said | {"model.parts": ["lora"]})
@@ -397,7 +397,7 @@ def test_dying_anywhere_leaves_the_old_folder(
 def test_a_chain_that_a_run_made(tmp_path: Path) -> None:
     """The whole application: learned from an archive, promoted by the gate, exported, loaded by peft."""
     archive = archived(small_stream(), tmp_path / "archive")
-    settings = small_settings(tmp_path / "home", archive, **{"learn.panel": False})
+    settings = real_settings(tmp_path / "home", archive, **{"learn.panel": False})
     execute(settings, until_end=True, console=Silent())
     origin = export_peft(settings, Wanted(alias="head", draw=1), tmp_path / "out")
     assert (origin.window, origin.draws, set(origin.labels)) == (4, 2, {"linux", "money"})

@@ -38,9 +38,8 @@ from priorflow.serving.wire import answered
 from stream.plan import canonical_json
 from stream.prediction_id import event_of, prediction_id
 from tests.app.deployment import free_ports
-from tests.app.encoders import REAL
 from tests.app.histories import history, opened
-from tests.app.streams import archived, small_settings, small_stream
+from tests.app.streams import archived, real_settings, small_settings, small_stream
 from tests.app.versions import TEXTS, answerer, published
 from trainers.abstention import Abstention, abstention
 from trainers.activations import Activations
@@ -65,8 +64,7 @@ print(json.dumps(told.to_dict("records")))
 def done(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     archive = archived(small_stream(), tmp_path_factory.mktemp("archive"))
     gate = {"gate.max_ece": 1.0, "gate.max_kl_per_example": 1e9, "gate.min_recall": 0}
-    said = {"mlflow.enabled": True, "model.encoder": REAL}  # which a stranger has by its package alone
-    settings = small_settings(tmp_path_factory.mktemp("home"), archive, **said, **gate)
+    settings = real_settings(tmp_path_factory.mktemp("home"), archive, **{"mlflow.enabled": True}, **gate)
     assert execute(settings, until_end=True, console=Silent()).published
     return settings
 

@@ -6,7 +6,6 @@ import itertools
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,17 +16,11 @@ from priorflow.console import JsonLines, Silent
 from priorflow.replay import branch, verify
 from priorflow.run import execute
 from priorflow.smoke import latency, smoke
-from tests.app.encoders import REAL
 from tests.app.histories import history, opened
-from tests.app.streams import EVENTS, archived, small_settings, small_stream
+from tests.app.streams import EVENTS, archived, real_settings, small_stream
 from trainers.guards import Smoke
 
 pytestmark = pytest.mark.slow  # whole runs of the application
-
-
-def real_settings(home: Path, archive: Path | None, /, **more: Any) -> Settings:
-    """Return small settings with the encoder that a chain has by default."""
-    return small_settings(home, archive, **{"model.encoder": REAL, **more})
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from priorflow.learning import family_spec
 from priorflow.replay import verify
 from priorflow.run import chain_of, execute, open_updater, rules_of
 from stream.plan import Member
-from tests.app.streams import EVENTS, LABELS, archived, small_settings
+from tests.app.streams import EVENTS, LABELS, archived, real_settings
 
 pytestmark = pytest.mark.slow  # whole runs of the application
 
@@ -77,7 +77,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
         "learn.beta": 1.0,
         "learn.draws": 4,
     }
-    made = Done(small_settings(tmp_path_factory.mktemp("home"), archive, **said))
+    made = Done(real_settings(tmp_path_factory.mktemp("home"), archive, **said))
     execute(made.settings, until_end=True, console=Silent(), watch=made.watch)
     return made
 

@@ -33,7 +33,7 @@ from priorflow.serving.following import OnThisMachine
 from priorflow.serving.service import Service, opened
 from priorflow.serving.version import Version
 from tests.app.histories import history
-from tests.app.streams import archived, small_settings, small_stream
+from tests.app.streams import archived, real_settings, small_stream
 from trainers.abstention import Abstention
 from trainers.model import AdaptedModel
 
@@ -51,7 +51,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings_in(folder: Path, **more: Any) -> Settings:
-    return small_settings(folder / "home", folder / "stream", **{"serve.poll": "20ms", **more})
+    return real_settings(folder / "home", folder / "stream", **{"serve.poll": "20ms", **more})
 
 
 @pytest.fixture
