@@ -20,7 +20,7 @@ from priorflow.console import JsonLines, Silent
 from priorflow.run import execute
 from priorflow.serving.looking import looked_at
 from tests.app.histories import opened
-from tests.app.streams import archived, small_settings, small_stream
+from tests.app.streams import archived, real_settings, small_stream
 from tests.browser.devtools import Browser, browsing
 from tests.browser.test_pages import BROWSER
 
@@ -44,7 +44,7 @@ def settings(learned: Path, tmp_path: Path) -> Settings:
 
 
 def settings_in(folder: Path) -> Settings:
-    return small_settings(folder / "home", folder / "stream")
+    return real_settings(folder / "home", folder / "stream")
 
 
 @pytest.fixture(params=[(1100, 900), (400, 800)], ids=["wide", "phone"])

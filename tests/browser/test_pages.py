@@ -17,7 +17,7 @@ from priorflow.config import Settings
 from priorflow.console import Silent
 from priorflow.page import page
 from priorflow.run import execute
-from tests.app.streams import archived, small_settings, small_stream
+from tests.app.streams import archived, real_settings, small_stream
 
 pytestmark = pytest.mark.browser
 BROWSER = os.environ.get("PRIORFLOW_BROWSER", "chromium")
@@ -34,7 +34,7 @@ document.title = JSON.stringify({wide: document.documentElement.scrollWidth, mos
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     folder = tmp_path_factory.mktemp("browser")
-    made = small_settings(folder / "home", archived(small_stream(), folder / "stream"))
+    made = real_settings(folder / "home", archived(small_stream(), folder / "stream"))
     execute(made, until_end=True, console=Silent())
     return made
 

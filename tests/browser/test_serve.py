@@ -21,7 +21,7 @@ from priorflow.console import Silent
 from priorflow.deciding import Bench
 from priorflow.run import execute
 from tests.app.histories import history, opened
-from tests.app.streams import archived, small_settings, small_stream
+from tests.app.streams import archived, real_settings, small_stream
 from tests.browser.devtools import LIMIT_S, Browser, browsing
 from tests.browser.test_pages import BROWSER
 
@@ -35,7 +35,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Four windows, the second of which a person has put in charge, and learning that turned to the first."""
     folder = tmp_path_factory.mktemp("serve")
     archive = archived(small_stream(), folder / "stream")
-    made = small_settings(folder / "home", archive, **{"gate.enabled": False})
+    made = real_settings(folder / "home", archive, **{"gate.enabled": False})
     execute(made, max_windows=3, console=Silent())
     _, first, second, *_ = history(made)
     with opened(made) as ledger:
