@@ -37,7 +37,7 @@ from posterior.moments import Moments
 from posterior.pool import even, pooled, reweighted
 from posterior.predict import entropy
 from posterior.regression import Regression
-from posterior.sight import Glance, Heads, OtherPanel, Sight, glance, heads, of_last
+from posterior.sight import OTHER, Glance, Heads, OtherPanel, Sight, glance, heads, of_last
 
 NEW: Final = ""  # the name of "a class nobody has seen" in a forecast; no label is empty
 UNSEEN: Final = -1  # the truth of an event whose class was not known when it was foretold
@@ -84,7 +84,7 @@ def restore(tensors: Tensors) -> tuple[Panel | None, dict[str, Tensor]]:
         else:
             rest[name] = tensor
     if parts["generative"] and _sizes(parts) != ((2, len(EXPERTS)), (novelty.EXPERTS,)):
-        raise OtherPanel
+        raise OtherPanel(OTHER)
     return (Panel(**parts) if parts["generative"] else None), rest
 
 

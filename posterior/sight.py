@@ -29,11 +29,11 @@ CLASS_WORTH: Final = 1.0
 class OtherPanel(ValueError):
     """A snapshot's panel is of a release with other heads or experts; its chain cannot go on with it."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "this snapshot's panel is of a release with other heads or experts: derive the chain again with "
-            "`priorflow replay --into NEW`, or start a new one"
-        )
+
+OTHER: Final = (
+    "this snapshot's panel is of a release with other heads or experts: derive the chain again with "
+    "`priorflow replay --into NEW`, or start a new one"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def heads(
 def glance(ready: Heads, sight: Sight) -> Glance:
     """Return what the heads make of texts; OtherPanel, if they are of other views than these."""
     if sight.views[0].numel() != len(ready.views.root):
-        raise OtherPanel
+        raise OtherPanel(OTHER)
     flat, last, seen = sight.views.flatten(1), sight.views[:, -1], ready.seen
     narrow, wide = regression.log_probabilities(ready.divided, last)
     return Glance(
