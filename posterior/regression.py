@@ -16,8 +16,8 @@ Asked of a text, logits are normal; their softmax's mean is MacKay's: each logit
 have in common (which softmax does not see), divided by sqrt(1 + pi/8 variance).
 
 Where it is not exact: the posterior of a softmax is no Gaussian; curvature is taken at the mode; a sum of
-Kronecker products is not the product of the sums. How narrow the prior is matters most, so there are two
-side by side, and forecasts decide. Source: Spiegelhalter and Lauritzen, Sequential updating of conditional
+Kronecker products is not the product of the sums. How narrow the prior should be differs from stream to
+stream, so there are two side by side, and forecasts decide. Source: Spiegelhalter and Lauritzen, Sequential updating of conditional
 probabilities on directed graphical structures, 1990; MacKay, The evidence framework applied to
 classification networks, 1992; Ritter, Botev and Barber, Online structured Laplace approximations, 2018.
 """
@@ -36,7 +36,7 @@ from posterior.moments import Moments
 from posterior.tensors import require_finite
 
 DEVIATIONS: Final = (0.06, 0.12)  # s, on features of unit mean square; chosen on mails and vader
-_STEPS: Final = 100  # of L-BFGS; it is at the mode, to a millionth of a nat, after twenty to fifty
+_STEPS: Final = 100  # of L-BFGS at most; it stops where the gradient is 0
 
 
 @dataclass(frozen=True)
