@@ -17,9 +17,10 @@ have in common (which softmax does not see), divided by sqrt(1 + pi/8 variance).
 
 Where it is not exact: the posterior of a softmax is no Gaussian; curvature is taken at the mode; a sum of
 Kronecker products is not the product of the sums. How narrow the prior should be differs from stream to
-stream, so there are two side by side, and forecasts decide. Source: Spiegelhalter and Lauritzen, Sequential updating of conditional
-probabilities on directed graphical structures, 1990; MacKay, The evidence framework applied to
-classification networks, 1992; Ritter, Botev and Barber, Online structured Laplace approximations, 2018.
+stream, so there are two side by side, and forecasts decide. Source: Spiegelhalter and Lauritzen, Sequential
+updating of conditional probabilities on directed graphical structures, 1990; MacKay, The evidence framework
+applied to classification networks, 1992; Ritter, Botev and Barber, Online structured Laplace approximations,
+2018.
 """
 
 from __future__ import annotations

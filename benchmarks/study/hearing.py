@@ -18,14 +18,13 @@ import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from benchmarks.study.kept import HOME, shelf
-from benchmarks.study.page import RESULTS
+from benchmarks.study.page import RESULTS, record
 from benchmarks.study.streams import Example, Stream, streams
 from posterior import panel
 from posterior.calibration import ece
@@ -34,7 +33,6 @@ from posterior.panel import Panel
 from posterior.pool import even, pooled, reweighted
 from posterior.sight import glance
 from priorflow.learning import model_spec
-from priorflow.run import machine
 from trainers.activations import Activations
 from trainers.model import AdaptedModel
 from trainers.panelled import HEARD
@@ -150,14 +148,8 @@ def main() -> None:
         met = list(windows(streams(HOME)[name](), activations))
         rows += [row(name, what, list(foretold(met, way))) for what, way in WAYS.items()]
         print(json.dumps(rows[-len(WAYS) :], indent=1), flush=True)
-    told = {
-        "name": "hearing",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": {**machine(), "torch": torch.__version__},
-        "how": "heads alone on the frozen encoder; texts of known classes, foretold before their window",
-        "rows": rows,
-    }
-    RESULT.write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    how = "heads alone on the frozen encoder; texts of known classes, foretold before their window"
+    record(RESULT, name="hearing", how=how, rows=rows)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import torch
@@ -27,14 +26,13 @@ from torch import Tensor
 
 from benchmarks.study.kept import HOME, shelf
 from benchmarks.study.measures import auroc
-from benchmarks.study.page import RESULTS
+from benchmarks.study.page import RESULTS, record
 from benchmarks.study.streams import Example, Stream, streams
 from posterior import novelty, panel
 from posterior.panel import Panel
 from posterior.pool import even, pooled, reweighted
 from posterior.sight import Glance, glance
 from priorflow.learning import model_spec
-from priorflow.run import machine
 from trainers.activations import Activations
 from trainers.model import AdaptedModel
 from trainers.panelled import HEARD
@@ -146,14 +144,8 @@ def main() -> None:
         stream = streams(HOME)[name]()
         rows += [row(name, rule, list(walked(stream, activations, say))) for rule, say in RULES.items()]
         print(json.dumps(rows[-len(RULES) :], indent=1), flush=True)
-    told = {
-        "name": "newness",
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": {**machine(), "torch": torch.__version__},
-        "how": "heads alone on the frozen encoder; nats an event that what was said of new classes cost",
-        "rows": rows,
-    }
-    RESULT.write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    how = "heads alone on the frozen encoder; nats an event that what was said of new classes cost"
+    record(RESULT, name="newness", how=how, rows=rows)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+
+import torch
 
 from benchmarks.mails_stream import ROOT
 from benchmarks.papers.chart import Line, Panel, panels
 from benchmarks.study.methods import JOINT, LORA, PRIORFLOW
 from benchmarks.study.summary import DRAWN
 from benchmarks.study.targets import averaged
+from priorflow.run import machine
 
 RESULTS: Final = Path(__file__).parent / "results"
 SUMMARY: Final = "summary.json"
@@ -128,3 +132,15 @@ def publish(said: Mapping[str, Any], *, quick: bool) -> None:
     if (drawing := figure(said)) is not None:
         (RESULTS / "accuracy.svg").write_text(drawing, encoding="utf-8")
     PAGE.write_text(published(PAGE.read_text(encoding="utf-8"), part_of_page(said)), encoding="utf-8")
+
+
+def record(path: Path, *, name: str, how: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write what a question beside the study came to."""
+    told = {
+        "name": name,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": {**machine(), "torch": torch.__version__},
+        "how": how,
+        "rows": rows,
+    }
+    path.write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
