@@ -29,7 +29,7 @@ class Expert:
 ROWS: Final = tuple(Expert(rows=1 / t) for t in (1.0, 1.5, 2.0, 3.0))
 ALONE: Final = (
     *(Expert(views=f) for f in (192.0, 384.0, 768.0)),
-    *(Expert(pieces=s) for s in (0.05, 0.1)),
+    *(Expert(pieces=s) for s in (0.05, 0.1, 0.2)),
     Expert(narrow=1.0),
     Expert(wide=1.0),
 )

@@ -13,11 +13,9 @@ weights that earlier windows' forecasts have earned make one forecast of all; wh
     p_h(k | x) ~ rows_k(x)^r p(views of x | k)^(f/d) p(pieces of x | k)^s narrow_k(x)^a wide_k(x)^b
 
 so that ratios between known classes do not depend on how likely a new one is. A class that was merged has
-several rows and is each expert's sum over them (`posterior.folding`). There are two pools of classes'
-experts: one knows little but the last window, the other the last eight, and which of the two is heard has
-been earned as well, for a quiet stream rewards the first, and strange windows the second. Generative heads
-hold classes for as likely as each other: which queue is busy changes faster than what belongs in it, and rows
-know the share of late.
+several rows and is each expert's sum over them (`posterior.folding`). Generative heads hold classes for as
+likely as each other: which queue is busy changes faster than what belongs in it, and rows know the share of
+late.
 """
 
 from __future__ import annotations
@@ -44,7 +42,6 @@ UNSEEN: Final = -1  # the truth of an event whose class was not known when it wa
 
 
 WORTH: Final = 20.0  # events that weights of before count for
-MEMORY: Final = 2048.0  # events they count for at most where they last: eight windows of 256
 NEWNESS: Final = 5.0  # the same of who says that a class is new, whatever was heard
 LIKENESS: Final = (192.0, 0.05)  # of views and pieces: which row of a merged class a text resembles
 _EXPONENTS: Final = torch.tensor(
@@ -59,8 +56,7 @@ class Panel:
     generative: `Moments` by field, float64, the scatter as its lower triangle row by row, and `centre`
     (views, features of one), where classes are before they are seen · words: `counts` (K, V), int32 ·
     regression: `Regression` by field, float64, on the last view; its second moments are in the former ·
-    pool: `classes` (2, H), `novelty` (J,), weights of the experts, the former as the last window and as the
-    last eight have it, `memories` (2,), weights of these two, and `rate` (2,), how many of the events that
+    pool: `classes` (H,), `novelty` (J,), weights of the experts, and `rate` (2,), how many of the events that
     they were judged by were of a class unseen, and how many there were; float64.
     """
 
@@ -83,7 +79,7 @@ def restore(tensors: Tensors) -> tuple[Panel | None, dict[str, Tensor]]:
             parts[field][slot] = tensor
         else:
             rest[name] = tensor
-    if parts["generative"] and _sizes(parts) != ((2, len(EXPERTS)), (novelty.EXPERTS,)):
+    if parts["generative"] and _sizes(parts) != ((len(EXPERTS),), (novelty.EXPERTS,)):
         raise OtherPanel(OTHER)
     return (Panel(**parts) if parts["generative"] else None), rest
 
@@ -99,8 +95,7 @@ def founded(sight: Sight) -> Panel:
     """Return the panel before it has learned: it knows where views lie, and no class."""
     centre = sight.views.double().mean(dim=0)
     pool = {
-        "classes": even(len(EXPERTS)).repeat(2, 1),
-        "memories": even(2),
+        "classes": even(len(EXPERTS)),
         "novelty": even(novelty.EXPERTS),
         "rate": novelty.nothing(),
     }
@@ -138,7 +133,7 @@ def told(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
     `rows` (n, C) is what the class rows say of the whole label map, log-probabilities; a glance at one text
     goes with many rows.
     """
-    known = pooled(by_expert(rows, seen), weights(panel))
+    known = pooled(by_expert(rows, seen), panel.pool["classes"])
     new = pooled(_novelty(panel, seen), panel.pool["novelty"]).expand(len(known), -1)
     return torch.cat([new[:, :1] + known, new[:, 1:]], dim=1)
 
@@ -152,7 +147,7 @@ def dispute(panel: Panel, rows: Tensor, seen: Glance) -> Tensor:
         sum_j w_j H(pi_j) + (1 - sum_j w_j pi_j) sum_h w_h H(p_h)
     """
     known, new = by_expert(rows, seen), _novelty(panel, seen)
-    of_known, of_new = weights(panel).unsqueeze(1), panel.pool["novelty"].unsqueeze(1)
+    of_known, of_new = (panel.pool[name].unsqueeze(1) for name in ("classes", "novelty"))
     old = (of_new * new[..., 0].exp()).sum(dim=0)
     return (of_new * entropy(new)).sum(dim=0) + old * (of_known * entropy(known)).sum(dim=0)
 
@@ -176,24 +171,12 @@ def heard(
     old = which.any(dim=1)
     of_known = _of(by_expert(rows, seen)[:, old], which[old].long().argmax(dim=1))
     of_new = _of(_novelty(panel, seen), (~old).long())
-    newness = {"novelty": reweighted(panel.pool["novelty"], of_new, worth=NEWNESS)}
-    rate = {"rate": novelty.counted(panel.pool["rate"], ~old)}
-    return replace(panel, pool=_remembered(panel, of_known) | newness | rate)
-
-
-def _remembered(panel: Panel, said: Tensor) -> dict[str, Tensor]:
-    """Return the two pools of classes' experts, and what is given to each, after what they said, (H, n)."""
-    before, judged = panel.pool["classes"], float(panel.pool["rate"][1])
-    worth = WORTH, min(WORTH + judged, MEMORY)
-    after = [reweighted(w, said, worth=c) for w, c in zip(before, worth, strict=True)]
-    each = torch.stack([pooled(said, w) for w in before])
-    memories = reweighted(panel.pool["memories"], each, worth=WORTH)
-    return {"classes": torch.stack(after), "memories": memories}
-
-
-def weights(panel: Panel) -> Tensor:
-    """Return how much each expert on known classes is heard, (H,)."""
-    return panel.pool["memories"] @ panel.pool["classes"]
+    pool = {
+        "classes": reweighted(panel.pool["classes"], of_known, worth=WORTH),
+        "novelty": reweighted(panel.pool["novelty"], of_new, worth=NEWNESS),
+        "rate": novelty.counted(panel.pool["rate"], ~old),
+    }
+    return replace(panel, pool=pool)
 
 
 def placed(ready: Heads, sight: Sight, truth: Tensor) -> Tensor:

@@ -6,10 +6,10 @@ The panel's heads alone on the frozen encoder, no adapter learned and rows that 
 classes are asked about before their window is learned; what is said of new classes is left out. Each panel is
 reweighted window by window as the panel is:
 
-    generative      no softmax regression; weights by the last window
-    last            and softmax regression
-    eight           weights by the last eight windows instead
-    panel           both pools, weighted by what each foretold: what the panel does
+    flat            pieces under a flat prior: before its own evidence a class holds each for as likely
+    generative      no softmax regression
+    eight           weights by the last eight windows
+    panel           what the panel does: pieces under what all classes share, weights by the last window
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -28,6 +28,7 @@ from benchmarks.study.page import RESULTS, record
 from benchmarks.study.streams import Example, Stream, streams
 from posterior import panel
 from posterior.calibration import ece
+from posterior.dictionary import Dictionary
 from posterior.experts import EXPERTS
 from posterior.panel import Panel
 from posterior.pool import even, pooled, reweighted
@@ -43,21 +44,23 @@ RESULT: Final = RESULTS / "hearing.json"
 # Rows know nothing here, so experts that go by them alone are one expert too often.
 GENERATIVE: Final = torch.tensor([not (e.rows or e.narrow or e.wide) for e in EXPERTS])
 ALL: Final = torch.tensor([not e.rows for e in EXPERTS])
+FLAT: Final = 0.03  # texts that every piece is taken to have stood in; of .01, .03, .1, .3 and 1 the best
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Which experts are asked, and for how many events each pool's weights count at most."""
+    """Which experts are asked, for how many events weights count at most, and under which prior of pieces."""
 
     asked: Tensor
-    memories: tuple[float, ...]
+    memory: float = panel.WORTH
+    flat: bool = False
 
 
 WAYS: Final[Mapping[str, Way]] = {
-    "generative": Way(GENERATIVE, (panel.WORTH,)),
-    "last": Way(ALL, (panel.WORTH,)),
-    "eight": Way(ALL, (panel.MEMORY,)),
-    "panel": Way(ALL, (panel.WORTH, panel.MEMORY)),
+    "flat": Way(ALL, flat=True),
+    "generative": Way(GENERATIVE),
+    "eight": Way(ALL, memory=8.0 * HEARD),
+    "panel": Way(ALL),
 }
 
 
@@ -71,7 +74,7 @@ class Window:
     truth_of_members: Tensor
 
 
-def windows(stream: Stream, activations: Activations) -> Iterator[Window]:
+def windows(stream: Stream, activations: Activations, *, flat: bool) -> Iterator[Window]:
     """Yield what there was to hear, window by window."""
     state: Panel | None = None
     labels: tuple[str, ...] = ()
@@ -81,7 +84,7 @@ def windows(stream: Stream, activations: Activations) -> Iterator[Window]:
             asked = [e for e in everyone if e.arrived == w and e.label in labels]
             members = [window[i] for i in spread_over(len(window), HEARD)]
             members = [e for e in members if e.label in labels]
-            ask = _asking(state, activations, labels)
+            ask = _asking(state, activations, labels, flat=flat)
             yield Window(*ask(asked), *ask(members))
         labels = tuple(dict.fromkeys([*labels, *(e.label for e in window)]))
         sight = activations.sight([e.text for e in window])
@@ -91,9 +94,12 @@ def windows(stream: Stream, activations: Activations) -> Iterator[Window]:
 
 
 def _asking(
-    state: Panel, activations: Activations, labels: Sequence[str]
+    state: Panel, activations: Activations, labels: Sequence[str], *, flat: bool
 ) -> Callable[[Sequence[Example]], tuple[Tensor, Tensor]]:
     heads = panel.believed(state)
+    if flat:
+        urns = state.words["counts"].double() + FLAT
+        heads = replace(heads, pieces=Dictionary(urns.log(), urns.sum(dim=1)))
 
     def ask(texts: Sequence[Example]) -> tuple[Tensor, Tensor]:
         rows = torch.zeros(len(texts), len(labels))
@@ -105,19 +111,15 @@ def _asking(
 
 def foretold(met: Sequence[Window], way: Way) -> Iterator[tuple[float, float, bool]]:
     """Yield of every text what the truth got, the greatest probability, and whether that was the truth's."""
-    pools = even(int(way.asked.sum())).repeat(len(way.memories), 1)
-    shares, judged = even(len(way.memories)), 0
+    weights, judged = even(int(way.asked.sum())), 0
     for one in met:
-        p = pooled(one.said[way.asked], shares @ pools).exp()
+        p = pooled(one.said[way.asked], weights).exp()
         sure, guess = p.max(dim=1)
         given = p.gather(1, one.truth.unsqueeze(1)).squeeze(1)
         yield from zip(given.tolist(), sure.tolist(), (guess == one.truth).tolist(), strict=True)
-        column = one.truth_of_members.view(1, -1, 1).expand(int(way.asked.sum()), -1, 1)
+        column = one.truth_of_members.view(1, -1, 1).expand(len(weights), -1, 1)
         truth = one.said_of_members[way.asked].gather(2, column).squeeze(2)
-        each = torch.stack([pooled(truth, weights) for weights in pools])
-        shares = reweighted(shares, each, worth=panel.WORTH)
-        worth = [min(panel.WORTH + judged, most) for most in way.memories]
-        pools = torch.stack([reweighted(w, truth, worth=c) for w, c in zip(pools, worth, strict=True)])
+        weights = reweighted(weights, truth, worth=min(panel.WORTH + judged, way.memory))
         judged += truth.shape[1]
 
 
@@ -145,8 +147,9 @@ def main() -> None:
     activations = Activations(AdaptedModel(model_spec(settings)), limit_bytes=2 << 30)
     rows = []
     for name in asked.streams:
-        met = list(windows(streams(HOME)[name](), activations))
-        rows += [row(name, what, list(foretold(met, way))) for what, way in WAYS.items()]
+        stream = streams(HOME)[name]()
+        met = {flat: list(windows(stream, activations, flat=flat)) for flat in (False, True)}
+        rows += [row(name, what, list(foretold(met[way.flat], way))) for what, way in WAYS.items()]
         print(json.dumps(rows[-len(WAYS) :], indent=1), flush=True)
     how = "heads alone on the frozen encoder; texts of known classes, foretold before their window"
     record(RESULT, name="hearing", how=how, rows=rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 import ray
@@ -17,7 +18,6 @@ from tests.app.lives import MID_TRAIN, Lives
 from tests.app.traffic import new_topics
 from tests.app.undisturbed import (
     AHEAD,
-    PHASES,
     Producer,
     a_stream,
     assert_as_if_undisturbed,
@@ -28,6 +28,8 @@ from tests.app.undisturbed import (
 
 pytestmark = [pytest.mark.kafka, pytest.mark.mlflow, pytest.mark.ray, pytest.mark.slow]
 
+# Where a worker may outlive its driver: starting up, at work, having just answered, its answer a row already.
+STEPS: Final = ("after-plan", MID_TRAIN, "after-train", "before-acknowledge")
 _forks = pytest.fixture(scope="module", autouse=True)(with_fork_server)
 
 
@@ -45,16 +47,19 @@ def cluster() -> Iterator[str]:
 def test_killed_beside_its_workers_the_chain_is_the_undisturbed_one(
     kafka: KafkaClient, cluster: str, tmp_path: Path
 ) -> None:
-    """Once at each step with a Ray Train worker, on a new MLflow store; the end is lived without Ray."""
+    """At each step that a worker may see, on a new MLflow store; the end is lived without Ray.
+
+    Each step of all, without workers, is for test_faults.
+    """
     topics = new_topics(kafka)
     more = {"learn.epochs": 20, "mlflow.enabled": True}  # so many epochs that one can die while they last
-    said, stream = said_of(kafka, topics, tmp_path / "home", **more), a_stream(topics, 70, seed=3)
+    said, stream = said_of(kafka, topics, tmp_path / "home", **more), a_stream(topics, 40, seed=3)
     lives = Lives({**said, "learn.workers": 1}, cluster)
     with Producer(kafka, stream, seed=3) as producer:
-        for step in PHASES:
+        for step in STEPS:
             producer.upto(consumed(said) + AHEAD)
             lives.dies_at(step, 2 if step == MID_TRAIN else 1)
-    assert len(history(load(overrides=said))) > 3  # rows that Ray had a part in
+    assert len(history(load(overrides=said))) > 1  # rows that Ray had a part in
     Lives(said).ends()
     rows = assert_as_if_undisturbed(kafka, said, stream, tmp_path / "undisturbed")
     assert_versions_are_the_ledger(said, rows)

@@ -115,22 +115,10 @@ PANELS: Final[tuple[Mutant, ...]] = (
             _PANEL + "test_windows_in_any_order_are_one_evidence",
         ),
         (
-            "what was heard before the last window is forgotten",
-            "min(WORTH + judged, MEMORY)",
-            "WORTH",
-            _PANEL + "test_one_pool_goes_by_the_last_window_and_one_by_the_last_eight",
-        ),
-        (
             "what was heard counts for ever",
-            "min(WORTH + judged, MEMORY)",
-            "WORTH + judged",
-            _PANEL + "test_one_pool_goes_by_the_last_window_and_one_by_the_last_eight",
-        ),
-        (
-            "two memories are heard alike whatever they foretold",
-            '"memories": memories}',
-            '"memories": even(2)}',
-            _PANEL + "test_of_two_memories_the_one_that_foretold_is_heard",
+            "of_known, worth=WORTH",
+            "of_known, worth=2e4",
+            _PANEL + "test_what_was_heard_before_the_last_window_counts_for_little",
         ),
         (
             "a window is in the prior that it is learned under",
@@ -224,7 +212,19 @@ PANELS: Final[tuple[Mutant, ...]] = (
             "every class is told of every piece",
             "after[row, shown] += 1",
             "after[:, shown] += 1",
-            _PIECES + "test_a_class_is_told_by_its_pieces_and_by_nobody_else_s",
+            _PIECES + "test_a_class_is_told_by_its_pieces_and_its_row_is_nobody_else_s",
+        ),
+        (
+            "a class without evidence holds every piece for as likely",
+            "SHARED * shared(counts)",
+            "SHARED / counts.shape[1]",
+            _PIECES + "test_a_word_that_is_common_everywhere_is_no_evidence_against_a_class_of_one_text",
+        ),
+        (
+            "what all share is what the last class has",
+            "counts.sum(dim=0, dtype=torch.float64)",
+            "counts[-1].double()",
+            _PIECES + "test_an_urn_drawn_from_piece_after_piece",
         ),
         (
             "a window's pieces are those of its last text",

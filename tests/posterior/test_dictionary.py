@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from posterior import dictionary
-from posterior.dictionary import SMOOTHING
+from posterior.dictionary import FLAT, SHARED
 
 V = 6
 TEXTS = st.lists(st.tuples(st.sets(st.integers(0, V - 1)), st.integers(0, 3)), max_size=12)
@@ -42,7 +42,9 @@ def test_an_urn_drawn_from_piece_after_piece(texts: list[tuple[set[int], int]], 
     """Each piece by the urn as it is after those before it; whatever the order, the product is the same."""
     counts, shown = counts_of(texts), order[:3]
     said = dictionary.log_densities(dictionary.ready(counts), [torch.tensor(sorted(shown))])[0]
-    for row, found in zip(counts.double() + SMOOTHING, said.tolist(), strict=True):
+    everywhere = [float(counts[:, v].sum()) + FLAT for v in range(V)]
+    prior = torch.tensor([SHARED * c / sum(everywhere) for c in everywhere], dtype=torch.float64)
+    for row, found in zip(counts.double() + prior, said.tolist(), strict=True):
         urn, wanted = row.clone(), 0.0
         for piece in shown:
             wanted += math.log(float(urn[piece] / urn.sum()))
@@ -57,14 +59,27 @@ def test_texts_of_one_piece_have_probabilities_that_sum_to_one() -> None:
     torch.testing.assert_close(said.sum(dim=0), torch.ones(4, dtype=torch.float64))
 
 
-def test_a_class_is_told_by_its_pieces_and_by_nobody_else_s() -> None:
+def test_a_class_is_told_by_its_pieces_and_its_row_is_nobody_else_s() -> None:
     counts = counts_of([({0, 1}, 0), ({2, 3}, 1)])
     said = dictionary.log_densities(dictionary.ready(counts), [torch.tensor([0, 1]), torch.tensor([3])])
     assert said[:, :2].argmax(dim=1).tolist() == [0, 1]
     more = counts_of([({0, 4}, 1)] * 9, counts)
     assert torch.equal(more[0], counts[0])
-    again = dictionary.log_densities(dictionary.ready(more), [torch.tensor([0, 1])])
-    assert torch.equal(again[:, 0], said[:1, 0])
+
+
+def test_a_word_that_is_common_everywhere_is_no_evidence_against_a_class_of_one_text() -> None:
+    """Until it has evidence of its own a class speaks as all do; under a flat prior the word is news."""
+    counts = counts_of([*itertools.repeat(({0, 1}, 0), 400), *itertools.repeat(({0, 2}, 1), 400), ({3}, 2)])
+    asked = [torch.tensor([0]), torch.tensor([3]), torch.tensor([0, 3])]
+    common, rare, mixed = dictionary.log_densities(dictionary.ready(counts), asked).tolist()
+    assert common[2] == pytest.approx(common[3], abs=2e-3)  # as a class of which nothing is known
+    assert abs(common[2] - common[0]) < 0.3
+    assert rare[2] == max(rare)
+    assert mixed[2] == max(mixed)
+
+
+def test_without_any_text_every_piece_is_as_likely_as_each_other() -> None:
+    assert dictionary.shared(dictionary.nothing(V)).tolist() == pytest.approx([1 / V] * V)
 
 
 def test_a_text_of_no_pieces_is_as_likely_anywhere() -> None:

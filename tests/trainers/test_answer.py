@@ -129,7 +129,7 @@ def test_experts_one_by_one_are_surer_than_together() -> None:
     seen = glance(panel.believed(state), sight.of(range(5)))
     known, new = panel.by_expert(rows, seen).exp(), panel._novelty(state, seen).exp()
     wanted = torch.zeros(5, dtype=torch.float64)
-    for w, p in zip(panel.weights(state), known, strict=True):
+    for w, p in zip(state.pool["classes"], known, strict=True):
         for v, split in zip(state.pool["novelty"], new, strict=True):
             every = torch.cat([split[:, :1] * p, split[:, 1:]], dim=1)
             wanted += w * v * -(every * every.log()).sum(dim=1)
