@@ -23,7 +23,8 @@ from posterior.regression import Factored, Regression
 # What is believed of features before any was seen: unit mean square, about half of it within a class and
 # as much between classes; as many degrees of freedom again as there are features.
 VARIANCE: Final = 0.5
-CLASS_WORTH: Final = 1.0
+CLASS_WORTH: Final = 1.0  # events that where classes lie is worth to a class that is like no other
+AMONG_WORTH: Final = 5.0  # the same to one among those known; chosen on the foretold mails, vader and r8
 
 
 class OtherPanel(ValueError):
@@ -92,13 +93,15 @@ def heads(
 ) -> Heads:
     """Return the heads' posteriors; without a label map each row is a class of its own.
 
-    `evidence` of all views; `centre` (views, features of one) is where classes are before they are seen.
+    `evidence` of all views; `centre` (views, features of one) is where classes are before they are seen. A
+    known class of few texts is looked for where the known ones lie; whether a text is of a class unseen is
+    asked of the last view, where that may lie anywhere.
     """
     seen, last = evidence.count.nonzero().squeeze(1), of_last(evidence, centre.shape[-1])
     first = first_rows(labels) or range(len(evidence.count))
     return Heads(
-        views=_believed(evidence, centre.flatten()),
-        last=_believed(last, centre[-1]),
+        views=_believed(evidence, amid(evidence, centre.flatten()), worth=AMONG_WORTH),
+        last=_believed(last, centre[-1], worth=CLASS_WORTH),
         pieces=pieces,
         divided=regression.factored(regression.among(divided, seen), last),
         seen=seen,
@@ -132,7 +135,13 @@ def of_last(evidence: Moments, width: int) -> Moments:
     return replace(evidence, mean=mean, scatter=scatter)
 
 
-def _believed(evidence: Moments, centre: Tensor) -> Belief:
+def amid(evidence: Moments, centre: Tensor) -> Tensor:
+    """Return the mean of the means of classes with evidence, `centre` (d,) being one more of them."""
+    seen = evidence.count > 0
+    return (centre + evidence.mean[seen].sum(dim=0)) / (1 + seen.sum())
+
+
+def _believed(evidence: Moments, centre: Tensor, *, worth: float) -> Belief:
     variance = torch.full_like(centre, VARIANCE)
-    base = generative.base(centre, variance, worth=CLASS_WORTH, freedom=2.0 + len(centre))
+    base = generative.base(centre, variance, worth=worth, freedom=2.0 + len(centre))
     return generative.believe(base, evidence)

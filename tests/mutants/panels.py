@@ -142,6 +142,18 @@ PANELS: Final[tuple[Mutant, ...]] = (
             "evidence.mean[:, :width]",
             _PANEL + "test_the_last_view_alone_is_a_head_on_that_view",
         ),
+        (
+            "a class of few texts is looked for where the base has it",
+            "amid(evidence, centre.flatten())",
+            "centre.flatten()",
+            _PANEL + "test_a_class_of_one_text_is_looked_for_where_the_known_ones_lie",
+        ),
+        (
+            "rows without evidence are classes too",
+            "seen = evidence.count > 0",
+            "seen = evidence.count > -1",
+            _PANEL + "test_a_class_without_an_example_is_not_known",
+        ),
     ),
     *bugs(
         "experts",

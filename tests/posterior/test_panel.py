@@ -16,7 +16,7 @@ from posterior.family import tensors_of
 from posterior.panel import Panel
 from posterior.pool import reweighted
 from posterior.predict import entropy
-from posterior.sight import CLASS_WORTH, VARIANCE, OtherPanel, Sight, glance
+from posterior.sight import AMONG_WORTH, VARIANCE, OtherPanel, Sight, glance
 from posterior.tensors import from_bytes, to_bytes
 
 D = 12
@@ -167,10 +167,12 @@ def test_a_head_alone_is_bayes_rule_of_its_densities(factor: str) -> None:
     state = panel.learned(panel.founded(sight), sight, labels, classes=3)
     heads, at = panel.believed(state), next(i for i, e in enumerate(EXPERTS) if getattr(e, factor))
     if factor == "views":
+        flat = sight.views.double().flatten(1)
+        means = [flat.mean(dim=0), *(flat[labels == k].mean(dim=0) for k in range(3))]
         base = generative.base(
-            sight.views.double().mean(dim=0).flatten(),
+            torch.stack(means).mean(dim=0),
             torch.full((2 * D,), VARIANCE),
-            worth=CLASS_WORTH,
+            worth=AMONG_WORTH,
             freedom=2.0 + 2 * D,
         )
         belief = generative.believe(base, moments.moments(sight.views.flatten(1), labels))
@@ -192,8 +194,21 @@ def test_the_last_view_alone_is_a_head_on_that_view() -> None:
     of_all, of_last = (
         panel.believed(panel.learned(panel.founded(s), s, labels, classes=3)) for s in (sight, last)
     )
-    torch.testing.assert_close(of_all.last.mean, of_last.views.mean)
-    torch.testing.assert_close(of_all.last.root, of_last.views.root)
+    torch.testing.assert_close(of_all.last.mean, of_last.last.mean)
+    torch.testing.assert_close(of_all.last.root, of_last.last.root)
+
+
+def test_a_class_of_one_text_is_looked_for_where_the_known_ones_lie() -> None:
+    """And where a class is like no other it may lie anywhere: what is new is asked of the base."""
+    sight, labels = events(90, 3, 22)
+    state = panel.learned(panel.founded(sight), sight, labels, classes=3)
+    one, _ = events(1, 4, 23, first=3)
+    after = panel.believed(panel.learned(state, one, torch.tensor([3]), classes=4))
+    means = [state.generative["centre"].flatten(), *state.generative["mean"]]
+    own = one.views.double().flatten()
+    amid = torch.stack([*means, own]).mean(dim=0)
+    torch.testing.assert_close(after.views.mean[3], amid + (own - amid) / (1 + AMONG_WORTH))
+    torch.testing.assert_close(after.last.base.mean, state.generative["centre"][-1])
 
 
 def test_those_who_foretold_are_heard() -> None:
