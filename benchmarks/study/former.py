@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from benchmarks.study.curves import Curves
 from benchmarks.study.paired import Difference
 from benchmarks.study.targets import Compared
 
@@ -37,6 +38,21 @@ def all_comparisons(found: Sequence[Compared], former: Summary, done: Collection
     """
     earlier = map(_compared, former.get("comparisons", ()))
     return [*(one for one in earlier if one.stream not in done), *found]
+
+
+def all_curves(
+    found: Mapping[str, Curves], former: Summary, streams: Sequence[str], methods: Sequence[str]
+) -> dict[str, Curves]:
+    """Return today's curves and the earlier ones of other runs, by stream, measure and method."""
+    earlier: Mapping[str, Curves] = former.get("curves", {})
+    out: dict[str, Curves] = {}
+    for stream in streams:
+        sides = earlier.get(stream, {}), found.get(stream, {})
+        kinds = dict.fromkeys(kind for side in sides for kind in side)
+        merged = {kind: {**sides[0].get(kind, {}), **sides[1].get(kind, {})} for kind in kinds}
+        known = {kind: {m: held[m] for m in methods if m in held} for kind, held in merged.items()}
+        out |= {stream: known} if any(known.values()) else {}
+    return out
 
 
 def _compared(said: Mapping[str, Any]) -> Compared:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby, pairwise
 from typing import Any, Final
 
 from benchmarks.study.walk import Told, Trace, is_right
@@ -16,6 +17,8 @@ from stream.plan import Forecast
 
 TEMPERATURES: Final = (0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 6.0)
 
+Sure = tuple[float, bool]  # the probability of the best guess, and whether it is right
+
 
 def measures(trace: Trace, *, pi_new: float) -> dict[str, Any]:
     """Return every measure of a run; accuracies of what is kept are on texts that nobody learned.
@@ -24,20 +27,22 @@ def measures(trace: Trace, *, pi_new: float) -> dict[str, Any]:
     """
     heard = [one for one in trace.told if one.forecast is not None]
     total = scores.prequential(map(_prediction, trace.told), pi_new=pi_new).total
-    sure = [(_confidence(one, pi_new), is_right(one)) for one in heard]
+    sure, sure_at_end = surety(trace.told, pi_new), surety(trace.final, pi_new)
     return {
         "learning_accuracy": learning_accuracy(trace.matrix),
         "final_accuracy": statistics.fmean(is_right(one) for one in trace.final),
         "final_accuracy_balanced": balanced(trace.final),
         "final_ece": scores.score(list(map(_prediction, trace.final)), pi_new=pi_new).ece,
+        "final_ece_adaptive": adaptive_ece(sure_at_end),
         "forgetting": scores.forgetting(trace.matrix),
         "backward_transfer": backward_transfer(trace.matrix),
         "prequential_accuracy": total and total.accuracy,
         "prequential_nll": total and total.nll,
-        "prequential_nll_seen": _mean(cost(one, pi_new) for one in heard if _known(one)),
+        "prequential_nll_seen": _mean(cost(one, pi_new) for one in heard if knew(one)),
         "prequential_ece": total and total.ece,
+        "prequential_ece_adaptive": adaptive_ece(sure) if sure else None,
         "brier": total and total.brier,
-        "new_class_auroc": auroc([(novelty(one.forecast or {}), not _known(one)) for one in heard]),
+        "new_class_auroc": auroc([(novelty(one.forecast or {}), not knew(one)) for one in heard]),
         "risk_coverage_area": risk_coverage_area(sure) if sure else None,
         "cpu_seconds": sum(trace.foretell_cpu) + sum(trace.learn_cpu),
         "last_learn_cpu_seconds": trace.learn_cpu[-1],
@@ -82,13 +87,36 @@ def auroc(scored: Sequence[tuple[float, bool]]) -> float | None:
     return (below + equal / 2) / (len(true) * len(false))
 
 
-def risk_coverage_area(sure: Sequence[tuple[float, bool]]) -> float:
-    """Return the mean over coverages of the error among the surest; of equals, wrong ones come first."""
-    errors, area = 0, 0.0
+def surety(told: Sequence[Told], pi_new: float) -> list[Sure]:
+    """Return, of every forecast, the probability of its best guess and whether that is the truth."""
+    return [(_confidence(one, pi_new), is_right(one)) for one in told if one.forecast is not None]
+
+
+def adaptive_ece(sure: Sequence[Sure], *, bins: int = scores.BINS) -> float:
+    """Return the calibration error over bins of equally many: sum_b |sum_(i in b) (right_i - p_i)| / n.
+
+    Forecasts that are equally sure count as right as they are together, so that their order never matters.
+    """
+    ranked: list[float] = []
+    for confidence, group in groupby(sorted(sure), key=lambda one: one[0]):
+        rights = [right for _, right in group]
+        ranked += [statistics.fmean(rights) - confidence] * len(rights)
+    edges = [b * len(ranked) // bins for b in range(bins + 1)]
+    return math.fsum(abs(math.fsum(ranked[low:high])) for low, high in pairwise(edges)) / len(ranked)
+
+
+def risks(sure: Sequence[Sure]) -> list[float]:
+    """Return the error among the surest, for one text, two, and so on; of equals, wrong ones come first."""
+    errors, out = 0, []
     for covered, (_, right) in enumerate(sorted(sure, key=lambda s: (-s[0], s[1])), start=1):
         errors += not right
-        area += errors / covered
-    return area / len(sure)
+        out.append(errors / covered)
+    return out
+
+
+def risk_coverage_area(sure: Sequence[Sure]) -> float:
+    """Return the mean over coverages of the error among the surest."""
+    return statistics.fmean(risks(sure))
 
 
 def novelty(forecast: Forecast) -> float:
@@ -106,16 +134,27 @@ def scaled(trace: Trace, *, pi_new: float) -> Trace:
 
     Only forecasts of classes known at the time choose. What is recalled at the end is scaled by all windows.
     """
-    arrivals = sorted({one.arrived for one in trace.told})
-    best = {a: _best([one for one in trace.told if one.window < a], pi_new) for a in arrivals}
+    paid = _paid(trace.told, pi_new)
+    best = {arrived: _best(paid, arrived) for arrived in {one.arrived for one in trace.told}}
     told = tuple(_tempered(one, best[one.arrived]) for one in trace.told)
-    last = _best(trace.told, pi_new)
+    last = _best(paid, len(trace.matrix))
     return replace(trace, told=told, final=tuple(_tempered(one, last) for one in trace.final))
 
 
-def _best(told: Sequence[Told], pi_new: float) -> float:
-    known = [one for one in told if one.forecast and _known(one)]
-    costs = {t: math.fsum(cost(_tempered(one, t), pi_new) for one in known) for t in TEMPERATURES}
+def _paid(told: Sequence[Told], pi_new: float) -> Mapping[int, Mapping[float, float]]:
+    """Return what each window's texts of known classes would have cost at each temperature, nats."""
+    known: dict[int, list[Told]] = {}
+    for one in told:
+        known.setdefault(one.window, []).extend([one] if knew(one) else [])
+    return {
+        window: {t: math.fsum(cost(_tempered(one, t), pi_new) for one in ones) for t in TEMPERATURES}
+        for window, ones in known.items()
+    }
+
+
+def _best(paid: Mapping[int, Mapping[float, float]], windows: int) -> float:
+    """Return the temperature that was best for the first windows; of equals, the nearest to 1."""
+    costs = {t: math.fsum(by[t] for window, by in paid.items() if window < windows) for t in TEMPERATURES}
     return min(costs, key=lambda t: (costs[t], abs(t - 1)))
 
 
@@ -136,7 +175,8 @@ def _prediction(one: Told) -> Prediction:
     return Prediction(one.window, one.label, one.forecast)
 
 
-def _known(one: Told) -> bool:
+def knew(one: Told) -> bool:
+    """Return whether a forecast was made that knows the truth's class."""
     return one.label in (one.forecast or {})
 
 

@@ -24,8 +24,7 @@ PRIORFLOW, LORA, JOINT = "priorflow", "sequential_lora", "joint"
 RETRAINED: Final = (JOINT, "joint_lr_0.1")  # of a stream, the better one is the retraining to beat
 EWC: Final = "online_ewc"
 REPLAY: Final = "lora_replay_500"
-TEMPERED: Final = {f"{name}_scaled": name for name in (LORA, EWC, REPLAY)}  # other readings of these runs
-RIVALS: Final = (*TEMPERED, "ranpac", "first_window_lda")  # whose forecasts are at temperatures, as ours are
+ABLATIONS: Final = ("frozen_after_4", "frozen_panel")  # of the default
 LAST_ADAPTED: Final = 4  # windows after which the ablation's adapters stand still
 
 AtHand = Callable[[], Frozen]  # made by the first method of a stream that needs it

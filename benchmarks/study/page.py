@@ -1,8 +1,9 @@
-"""How the summary is shown: tables for the page, a figure, the file that other tools read."""
+"""How the summary is shown: tables for the page, figures, the file that other tools read."""
 
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,68 +12,99 @@ from typing import Any, Final
 import torch
 
 from benchmarks.mails_stream import ROOT
-from benchmarks.papers.chart import Line, Panel, panels
-from benchmarks.study.methods import JOINT, LORA, PRIORFLOW
-from benchmarks.study.summary import DRAWN
-from benchmarks.study.targets import averaged
+from benchmarks.study.figures import drawn, figures
+from benchmarks.study.methods import LORA, PRIORFLOW
+from benchmarks.study.readings import SCALED
+from benchmarks.study.seeds import half_width, measured, rows_of
+from benchmarks.study.targets import best_scaled, retrained
 from priorflow.run import machine
 
 RESULTS: Final = Path(__file__).parent / "results"
 SUMMARY: Final = "summary.json"
 PAGE: Final = ROOT / "docs" / "evidence.md"
-SHOWN: Final = "![Accuracy on held-out texts of all windows so far](../benchmarks/study/results/accuracy.svg)"
 BEGIN, END = "<!-- written by benchmarks.study -->", "<!-- to here -->"
+NLL: Final = "prequential_nll"
+NLL_SCALED: Final = f"{NLL}{SCALED}"  # not in a row: the NLL of the method's other reading
 COLUMNS: Final = (
     ("learning", "learning_accuracy"),
     ("final", "final_accuracy"),
     ("balanced", "final_accuracy_balanced"),
     ("forgetting", "forgetting"),
     ("preq. accuracy", "prequential_accuracy"),
-    ("preq. NLL", "prequential_nll"),
+    ("preq. NLL", NLL),
+    ("NLL scaled", NLL_SCALED),
     ("of seen", "prequential_nll_seen"),
     ("preq. ECE", "prequential_ece"),
+    ("by mass", "prequential_ece_adaptive"),
     ("AUROC new", "new_class_auroc"),
 )
+SPREAD: Final = ("final_accuracy", NLL, NLL_SCALED)  # shown with an interval over seeds
 
-
-def figure(said: Mapping[str, Any]) -> str | None:
-    """Draw accuracy over windows on the main streams that have been run; joint training is level."""
-    charts = []
-    for name in said["main"]:
-        held: Mapping[str, Sequence[float]] = said["curves"].get(name, {}).get("accuracy", {})
-        if PRIORFLOW in held and LORA in held:
-            count = len(held[PRIORFLOW])
-            level = [Line(JOINT, list(held[JOINT]) * count)] if JOINT in held else []
-            lines = [Line(method, held[method]) for method in DRAWN if method in held]
-            labels = [str(w + 1) for w in range(count)]
-            charts.append(Panel(f"{name}: accuracy so far, by window", labels, [*lines, *level]))
-    return panels(*charts) if charts else None
+Values = Mapping[str, Sequence[float]]  # by measure, one of each seed
 
 
 def results_table(said: Mapping[str, Any], stream: str) -> str:
-    """Return a stream's results, means over seeds, as a table of a page."""
-    methods = list(dict.fromkeys(r["method"] for r in said["rows"] if r["stream"] == stream))
-    lines = [_line("method", "seeds", *(head for head, _ in COLUMNS), "CPU s", "kB carried")]
-    lines.append("|---" * (len(COLUMNS) + 4) + "|")
-    for method in methods:
-        chosen = [r for r in said["rows"] if (r["stream"], r["method"]) == (stream, method)]
-        means = averaged(said["rows"], stream, method) or {}
-        cells = (_number(means.get(name)) for _, name in COLUMNS)
-        kilo = f"{chosen[0]['bytes_carried'] / 1000:,.0f}"
-        lines.append(_line(f"`{method}`", str(len(chosen)), *cells, f"{means['cpu_seconds']:.0f}", kilo))
+    """Return a stream's results, means over seeds, as a table of a page without columns that nobody has."""
+    names = dict.fromkeys(r["method"] for r in said["rows"] if r["stream"] == stream)
+    held = {name: _values(said, stream, name) for name in names if not name.endswith(SCALED)}
+    columns = [(head, name) for head, name in COLUMNS if any(name in values for values in held.values())]
+    heads = [head for head, _ in columns]
+    lines = [_line("method", "seeds", *heads, "CPU s", "of the last window", "kB carried")]
+    lines.append("|---" * (len(columns) + 5) + "|")
+    for method, values in held.items():
+        rows = rows_of(said["rows"], stream, method)
+        cells = [_cell(values, name) for _, name in columns]
+        cpu = statistics.fmean(values["cpu_seconds"]), statistics.fmean(values["last_learn_cpu_seconds"])
+        tail = f"{cpu[0]:.0f}", f"{cpu[1]:.1f}", f"{rows[0]['bytes_carried'] / 1000:,.0f}"
+        lines.append(_line(f"`{method}`", str(len(rows)), *cells, *tail))
     return "\n".join(lines)
+
+
+def in_short(said: Mapping[str, Any]) -> str:
+    """Return the default beside sequential LoRA, retraining and the best scaled rival, a line each stream."""
+    accuracies = ("final", "LoRA's", "retraining's")
+    costs = ("preq. NLL", "LoRA's", "least of others, scaled")
+    heads = (*accuracies, "forgetting", "LoRA's", *costs, "preq. ECE")
+    lines = [_line("stream", *heads), "|---" * (len(heads) + 1) + "|"]
+    for stream in dict.fromkeys(r["stream"] for r in said["rows"] if r["method"] == PRIORFLOW):
+        ours, lora = (_values(said, stream, method) for method in (PRIORFLOW, LORA))
+        joint = _values(said, stream, retrained(said["rows"], stream))
+        rival = best_scaled(said["rows"], stream) if "prequential_nll_seen" in ours else None
+        scaled = _values(said, stream, rival) if rival else {}
+        named = f"{_cell(scaled, NLL)}, `{rival}`" if rival else "-"
+        cells = [_cell(values, "final_accuracy") for values in (ours, lora, joint)]
+        cells += [_cell(values, "forgetting") for values in (ours, lora)]
+        cells += [_cell(ours, NLL), _cell(lora, NLL), named, _cell(ours, "prequential_ece")]
+        lines.append(_line(stream, *cells))
+    return "\n".join(lines)
+
+
+def _values(said: Mapping[str, Any], stream: str, method: str) -> Values:
+    """Return a method's measures, and what its forecasts cost at temperatures."""
+    other = measured(said["rows"], stream, f"{method}{SCALED}")
+    more = {NLL_SCALED: other[NLL]} if NLL in other else {}
+    return {**measured(said["rows"], stream, method), **more}
+
+
+def _cell(values: Values, name: str) -> str:
+    if name not in values:
+        return "-"
+    half = half_width(values[name]) if name in SPREAD else None
+    return _number(statistics.fmean(values[name])) + (f" ± {_number(half)}" if half is not None else "")
 
 
 def targets_table(said: Mapping[str, Any]) -> str:
     """Return the targets with what was measured, as a table of a page."""
     if not said["targets"]:
         return "None can be judged yet: each needs a run of `priorflow`."
-    lines = [_line("stream", "what", "target", "measured", "95 % interval", "verdict"), "|---" * 6 + "|"]
+    heads = ("stream", "what", "target", "measured", "95 % interval", "over", "verdict")
+    lines = [_line(*heads), "|---" * len(heads) + "|"]
     for row in said["targets"]:
         interval = " to ".join(map(_number, row["interval"])) if row["interval"] else "-"
         goal = f"{row['bound']} {_number(row['target'])}"
+        over = row.get("over") or "-"
         lines.append(
-            _line(row["stream"], row["what"], goal, _number(row["measured"]), interval, row["verdict"])
+            _line(row["stream"], row["what"], goal, _number(row["measured"]), interval, over, row["verdict"])
         )
     return "\n".join(lines)
 
@@ -88,15 +120,21 @@ def _number(value: float | None) -> str:
 
 
 def part_of_page(said: Mapping[str, Any]) -> str:
-    """Return what the page says of the summary, in tables: all of its figures but those of its prose."""
+    """Return what the page says of the summary, in tables: all of its figures, for its prose has none."""
     streams = dict.fromkeys(row["stream"] for row in said["rows"])
     parts = [f"### {stream}\n\n{results_table(said, stream)}" for stream in streams]
     missing = "\n".join(f"- {one}" for one in said["missing"])
-    drawn = [SHOWN] if figure(said) is not None else []
+    there = drawn(said)
+    shown = [
+        f"![{figure.shows}](../benchmarks/study/results/{figure.file})"
+        for figure in figures()
+        if figure.file in there
+    ]
     return "\n\n".join(
         [
             f"Written {said['date']}; summary.json names the code behind each row.",
-            *drawn,
+            f"### In short\n\n{in_short(said)}",
+            *shown,
             *parts,
             f"### Targets\n\n{targets_table(said)}",
             f"### Not run yet\n\n{missing}",
@@ -122,15 +160,15 @@ def published_before() -> Mapping[str, Any]:
 
 
 def publish(said: Mapping[str, Any], *, quick: bool) -> None:
-    """Print the tables; write summary, figure and page unless it was a quick one."""
+    """Print the tables; write summary, figures and page unless it was a quick one."""
     print(part_of_page(said))
     if quick:
         return
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps(said, indent=1, allow_nan=False) + "\n"
     (RESULTS / SUMMARY).write_text(text, encoding="utf-8")
-    if (drawing := figure(said)) is not None:
-        (RESULTS / "accuracy.svg").write_text(drawing, encoding="utf-8")
+    for file, drawing in drawn(said).items():
+        (RESULTS / file).write_text(drawing, encoding="utf-8")
     PAGE.write_text(published(PAGE.read_text(encoding="utf-8"), part_of_page(said)), encoding="utf-8")
 
 

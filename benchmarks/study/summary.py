@@ -8,17 +8,18 @@ from typing import Any, Final
 
 import torch
 
-from benchmarks.study.former import Place, Summary, all_comparisons, all_rows, place
+from benchmarks.study.curves import curves
+from benchmarks.study.former import Place, Summary, all_comparisons, all_curves, all_rows, place
 from benchmarks.study.kept import Run, Shelf
 from benchmarks.study.measures import measures
-from benchmarks.study.methods import JOINT, LORA, PRIORFLOW, TEMPERED, Method, step_sizes
+from benchmarks.study.methods import PRIORFLOW, Method, step_sizes
+from benchmarks.study.readings import SCALED, source, with_scaled
+from benchmarks.study.seeds import SEEDS
 from benchmarks.study.streams import Stream
-from benchmarks.study.targets import comparisons, control, targets, with_scaled
+from benchmarks.study.targets import comparisons, control, targets
 from benchmarks.study.walk import Trace
-from priorflow import scores
 from priorflow.run import machine
 
-SEEDS: Final = (1, 2, 3)  # of the whole study
 NOT_BUILT: Final = (
     "LoRA with weight prior and count-based class prior",
     "replay of equal bytes",
@@ -27,9 +28,7 @@ NOT_BUILT: Final = (
     "a slow prior (CoVON)",
     "frozen encoder with warm softmax or Laplace head",
     "gaussian_lowrank, bora, bhpeft and monteclora as methods",
-    "temperatures for methods other than LoRA, with and without EWC or replay",
 )
-DRAWN: Final = (PRIORFLOW, LORA, "frozen_panel")
 
 
 def summarised(
@@ -39,12 +38,8 @@ def summarised(
     pi_new, names = held.settings.learn.pi_new, [stream.name for stream in known]
     runs = {(s.name, m.name, seed): r for s in known for m in chosen for seed, r in _runs(held, s, m)}
     traces = with_scaled({at: run.trace for at, run in runs.items()}, pi_new=pi_new)
-    rows = all_rows(
-        [_row(at, trace, runs, pi_new) for at, trace in traces.items()],
-        former,
-        names,
-        [*(method.name for method in chosen), *TEMPERED],
-    )
+    told_of = [*(m.name for m in chosen), *(f"{m.name}{SCALED}" for m in chosen)]
+    rows = all_rows([_row(at, trace, runs, pi_new) for at, trace in traces.items()], former, names, told_of)
     done = {stream for stream, method, _ in runs if method == PRIORFLOW}
     found = all_comparisons(comparisons(traces, names, pi_new=pi_new), former, done)
     shuffled = [name for name in names if name.endswith("_shuffled")]
@@ -57,10 +52,7 @@ def summarised(
         "rows": rows,
         "comparisons": [one.as_json() for one in found],
         "targets": [*targets(rows, found, main), *control(found, shuffled)],
-        "curves": {
-            **former.get("curves", {}),
-            **{name: curves(traces, name, pi_new) for name in names if (name, LORA, 1) in traces},
-        },
+        "curves": all_curves({name: curves(traces, name, pi_new) for name in names}, former, names, told_of),
         "missing": _missing({place(row) for row in rows}, names, chosen, main),
         "not_built": list(NOT_BUILT),
     }
@@ -76,12 +68,17 @@ def _row(
     at: tuple[str, str, int], trace: Trace, runs: Mapping[tuple[str, str, int], Run], pi_new: float
 ) -> dict[str, Any]:
     stream, method, seed = at
-    source = runs[stream, TEMPERED.get(method, method), seed]
     found = {
         name: round(value, 5) if isinstance(value, float) else value
         for name, value in measures(trace, pi_new=pi_new).items()
     }
-    return {"stream": stream, "method": method, "seed": seed, **found, "code": source.code}
+    return {
+        "stream": stream,
+        "method": method,
+        "seed": seed,
+        **found,
+        "code": runs[stream, source(method), seed].code,
+    }
 
 
 def _missing(
@@ -122,27 +119,8 @@ def how(held: Shelf, known: Sequence[Stream]) -> dict[str, Any]:
         "cpu_seconds": "process time of foretelling and learning, without the frozen prefix, which all share",
         "new_class_auroc": "p(new) where a method says it, else 1 - its largest probability",
         "scaled": "one temperature a window, the best for the windows before it",
-        "intervals": "95 %, paired bootstrap over texts; texts of one thread are not independent",
+        "ece": "15 bins of confidence, of equal width or, where adaptive, of as many texts each",
+        "curves": "each method's first seed: nats an event by window, from 1; error among the surest",
+        "intervals": "95 %, over what `over` says: texts by paired bootstrap, seeds by Student's t",
         "verdict": "with an interval: met or short where all of it is on one side, else open",
     }
-
-
-def curves(traces: Mapping[tuple[str, str, int], Trace], name: str, pi_new: float) -> dict[str, Any]:
-    """Return, window by window, accuracy on all held-out texts so far and what texts cost beforehand."""
-    out: dict[str, Any] = {"accuracy": {}, "prequential_nll": {}}
-    for method in (*DRAWN, f"{LORA}_scaled", JOINT):
-        trace = traces.get((name, method, 1))
-        if trace is None:
-            continue
-        if method not in TEMPERED:
-            out["accuracy"][method] = [round(_mean(row), 4) for row in trace.matrix]
-        if trace.told:
-            told = [scores.Prediction(t.window, t.label, t.forecast) for t in trace.told]
-            windows = scores.prequential(told, pi_new=pi_new).windows
-            out["prequential_nll"][method] = {str(w + 1): round(s.nll, 4) for w, s in windows.items()}
-    return out
-
-
-def _mean(row: Sequence[float | None]) -> float:
-    known = [a for a in row if a is not None]
-    return sum(known) / len(known)

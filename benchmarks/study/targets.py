@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-from benchmarks.study.measures import scaled
-from benchmarks.study.methods import LORA, PRIORFLOW, RETRAINED, RIVALS, TEMPERED
+from benchmarks.study.methods import ABLATIONS, LORA, PRIORFLOW, RETRAINED
 from benchmarks.study.paired import Difference, both, costs, difference, final_rights, over_seeds
+from benchmarks.study.readings import Traces, is_rival
+from benchmarks.study.seeds import Row, averaged, half_width, rows_of
 from benchmarks.study.walk import Trace
 
 GROWING: Final = ("mails",)  # main streams whose classes appear as they go, beside earlier ones
-ABLATIONS: Final = ("frozen_after_4", "frozen_panel")
 
-Row = Mapping[str, Any]
-Traces = Mapping[tuple[str, str, int], Trace]  # by stream, method and seed
+Pair = tuple[Row, Row]  # ours and another method's, of the same seed
 Verdict = Literal["met", "short", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is asked of a measure: to be at least or at most so much."""
+
+    what: str
+    bound: Literal["at least", "at most"]
+    target: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +44,11 @@ class Compared:
         named = {"stream": self.stream, "against": self.against, "measure": self.measure}
         return {**named, "seeds": list(self.seeds), **found}
 
+    @property
+    def over(self) -> str:
+        """What its interval is over."""
+        return "texts" if len(self.seeds) == 1 else f"texts, mean of {len(self.seeds)} seeds"
+
 
 def comparisons(traces: Traces, names: Sequence[str], *, pi_new: float) -> list[Compared]:
     """Return the default method against each of the others, wherever both were run."""
@@ -43,9 +56,10 @@ def comparisons(traces: Traces, names: Sequence[str], *, pi_new: float) -> list[
     def nll(trace: Trace) -> Sequence[float | None]:
         return costs(trace, pi_new)
 
+    rivals = sorted({method for _, method, _ in traces if is_rival(method)})
     out = []
     for name in names:
-        for against in (LORA, *RIVALS, *RETRAINED, *ABLATIONS):
+        for against in (LORA, *rivals, *RETRAINED, *ABLATIONS):
             out += _compared(traces, name, against, "final_accuracy", final_rights)
             if against not in RETRAINED:
                 out += _compared(traces, name, against, "prequential_nll", nll)
@@ -59,37 +73,28 @@ def _compared(
     measure: str,
     values: Callable[[Trace], Sequence[float | None]],
 ) -> list[Compared]:
-    seeds = [s for (name, method, s) in traces if (name, method) == (stream, PRIORFLOW)]
-    shared = sorted(s for s in seeds if (stream, against, s) in traces)
-    if not shared:
+    seeds = sorted(s for (name, method, s) in traces if (name, method) == (stream, PRIORFLOW))
+    only = traces.get((stream, against, 0))  # of a method that draws nothing: it is each seed's
+    theirs = {s: traces.get((stream, against, s), only) for s in seeds}
+    pairs = {s: (traces[stream, PRIORFLOW, s], trace) for s, trace in theirs.items() if trace is not None}
+    if not pairs:
         return []
-    sides = [over_seeds([values(traces[stream, m, s]) for s in shared]) for m in (PRIORFLOW, against)]
+    sides = [over_seeds([values(trace) for trace in side]) for side in zip(*pairs.values(), strict=True)]
     found = difference(*both(*sides))
-    return [Compared(stream=stream, against=against, measure=measure, seeds=tuple(shared), found=found)]
-
-
-def with_scaled(traces: Traces, *, pi_new: float) -> dict[tuple[str, str, int], Trace]:
-    """Return the traces, and beside each of some methods the same at prequential temperatures."""
-    more = {
-        (stream, name, seed): scaled(trace, pi_new=pi_new)
-        for name, source in TEMPERED.items()
-        for (stream, method, seed), trace in traces.items()
-        if method == source
-    }
-    return {**traces, **more}
+    return [Compared(stream=stream, against=against, measure=measure, seeds=tuple(pairs), found=found)]
 
 
 def targets(rows: Sequence[Row], found: Sequence[Compared], names: Sequence[str]) -> list[dict[str, Any]]:
     """Return every target of the main streams that can be judged by what was run."""
     out = []
     for name in names:
-        ours, lora, best = averaged(rows, name, PRIORFLOW), averaged(rows, name, LORA), retrained(rows, name)
-        if ours is not None:
-            joint = averaged(rows, name, best)
+        ours, best = rows_of(rows, name, PRIORFLOW), retrained(rows, name)
+        rival = best_scaled(rows, name) if foretells(ours) else None
+        if ours:
             out += [
-                *_paired(name, ours, best, best_scaled(rows, name), found),
+                *_paired(name, best, rival, found),
                 *_alone(name, ours),
-                *_against(name, ours, lora, joint),
+                *_against(name, _pairs(rows, name, ours, LORA), _pairs(rows, name, ours, best)),
             ]
     return out
 
@@ -97,101 +102,112 @@ def targets(rows: Sequence[Row], found: Sequence[Compared], names: Sequence[str]
 def retrained(rows: Sequence[Row], stream: str) -> str:
     """Return the retraining that is more accurate at the end; the first where none was run."""
     found = {method: averaged(rows, stream, method) for method in RETRAINED}
-    return max(RETRAINED, key=lambda method: (found[method] or {"final_accuracy": -1.0})["final_accuracy"])
+    return max(RETRAINED, key=lambda method: found[method].get("final_accuracy", -1.0))
 
 
-def best_scaled(rows: Sequence[Row], stream: str) -> str:
-    """Return the baseline that foretells best at prequential temperatures; the first where none was run."""
-    found = {method: averaged(rows, stream, method) for method in RIVALS}
-    costs = {m: row["prequential_nll"] for m, row in found.items() if row and "prequential_nll" in row}
-    return min(costs or RIVALS, key=lambda method: costs.get(method, 0.0))
+def best_scaled(rows: Sequence[Row], stream: str) -> str | None:
+    """Return the rival that foretells best, all being at temperatures; None where none was run."""
+    rivals = dict.fromkeys(r["method"] for r in rows if r["stream"] == stream and is_rival(r["method"]))
+    found = {method: averaged(rows, stream, method) for method in rivals}
+    costs = {
+        method: means["prequential_nll"] for method, means in found.items() if "prequential_nll" in means
+    }
+    return min(costs, key=costs.__getitem__, default=None)
 
 
-def foretells(ours: Row) -> bool:
+def foretells(ours: Sequence[Row]) -> bool:
     """Return whether a stream shows a class again, so that there is more to foretell than that one is new."""
-    return "prequential_nll_seen" in ours
+    return any(row["prequential_nll_seen"] is not None for row in ours)
 
 
 def control(found: Sequence[Compared], names: Sequence[str]) -> list[dict[str, Any]]:
     """Return the target of controls: never worse than sequential LoRA."""
     return [
-        _bounded(c, "final accuracy minus sequential LoRA's, a control", "at least", 0.0)
+        _bounded(c, Goal("final accuracy minus sequential LoRA's, a control", "at least", 0.0))
         for c in found
         if c.stream in names and (c.against, c.measure) == (LORA, "final_accuracy")
     ]
 
 
-def averaged(rows: Sequence[Row], stream: str, method: str) -> Row | None:
-    """Return the means over seeds of a method's row; None if it was not run."""
-    chosen = [r for r in rows if (r["stream"], r["method"]) == (stream, method)]
-    if not chosen:
-        return None
-    numbers = [name for name, value in chosen[0].items() if isinstance(value, float)]
-    return {name: statistics.fmean(r[name] for r in chosen) for name in numbers}
-
-
-def _paired(name: str, ours: Row, best: str, rival: str, found: Sequence[Compared]) -> list[dict[str, Any]]:
+def _paired(stream: str, best: str, rival: str | None, found: Sequence[Compared]) -> list[dict[str, Any]]:
+    accuracy, still = (
+        "final_accuracy",
+        "final accuracy minus that of adapters and class rows frozen after window 4",
+    )
     asked = (
-        ("final accuracy minus the better joint's", best, "final_accuracy", "at least", -0.01),
-        ("prequential NLL minus the best scaled baseline's", rival, "prequential_nll", "at most", 0.0),
-        (
-            "final accuracy minus that of adapters and class rows frozen after window 4",
-            ABLATIONS[0],
-            "final_accuracy",
-            "at least",
-            0.0,
-        ),
-        (
-            "final accuracy minus that of frozen features alone",
-            ABLATIONS[1],
-            "final_accuracy",
-            "at least",
-            0.0,
-        ),
+        (best, accuracy, Goal("final accuracy minus the better joint's", "at least", -0.01)),
+        (rival, "prequential_nll", Goal("prequential NLL minus the best scaled baseline's", "at most", 0.0)),
+        (ABLATIONS[0], accuracy, Goal(still, "at least", 0.0)),
+        (ABLATIONS[1], accuracy, Goal("final accuracy minus that of frozen features alone", "at least", 0.0)),
     )
     return [
-        _bounded(c, what, bound, target)
-        for what, against, measure, bound, target in asked
+        _bounded(c, goal)
+        for against, measure, goal in asked
         for c in found
-        if (c.stream, c.against, c.measure) == (name, against, measure)
-        and (measure != "prequential_nll" or foretells(ours))
+        if (c.stream, c.against, c.measure) == (stream, against, measure)
     ]
 
 
-def _alone(name: str, ours: Row) -> list[dict[str, Any]]:
+def _alone(stream: str, ours: Sequence[Row]) -> list[dict[str, Any]]:
     asked = (
-        ("forgetting", "forgetting", 0.01),
-        ("prequential ECE", "prequential_ece", 0.03),
-        ("final ECE", "final_ece", 0.03),
+        ("forgetting", Goal("forgetting", "at most", 0.01)),
+        ("prequential_ece", Goal("prequential ECE", "at most", 0.03)),
+        ("final_ece", Goal("final ECE", "at most", 0.03)),
     )
-    return [_plain(name, what, "at most", target, ours[measure]) for what, measure, target in asked]
+    return [_by_seed(stream, goal, [row[measure] for row in ours]) for measure, goal in asked]
 
 
-def _against(name: str, ours: Row, lora: Row | None, joint: Row | None) -> list[dict[str, Any]]:
+def _against(stream: str, lora: Sequence[Pair], joint: Sequence[Pair]) -> list[dict[str, Any]]:
     out = []
-    if lora is not None:
-        gap = ours["learning_accuracy"] - lora["learning_accuracy"]
-        out.append(_plain(name, "learning accuracy minus sequential LoRA's", "at least", -0.01, gap))
-    if lora is not None and foretells(ours):
-        ratio = ours["prequential_nll"] / lora["prequential_nll"]
-        most = 0.65 if name in GROWING else 0.95
-        out.append(_plain(name, "prequential NLL / sequential LoRA's", "at most", most, ratio))
-    if joint is not None:
-        share = ours["last_learn_cpu_seconds"] / joint["last_learn_cpu_seconds"]
-        out.append(_plain(name, "CPU of the last window / retraining's", "at most", 0.2, share))
+    if lora:
+        gaps = [ours["learning_accuracy"] - theirs["learning_accuracy"] for ours, theirs in lora]
+        goal = Goal("learning accuracy minus sequential LoRA's", "at least", -0.01)
+        out.append(_by_seed(stream, goal, gaps))
+    if lora and foretells([ours for ours, _ in lora]):
+        most = 0.65 if stream in GROWING else 0.95
+        goal = Goal("prequential NLL / sequential LoRA's", "at most", most)
+        out.append(_by_seed(stream, goal, _ratios(lora, "prequential_nll")))
+    if joint:
+        goal = Goal("CPU of the last window / retraining's", "at most", 0.2)
+        out.append(_by_seed(stream, goal, _ratios(joint, "last_learn_cpu_seconds")))
     return out
 
 
-def _plain(stream: str, what: str, bound: str, target: float, measured: float) -> dict[str, Any]:
-    met = measured >= target if bound == "at least" else measured <= target
-    said = {"stream": stream, "what": what, "bound": bound, "target": target, "measured": round(measured, 4)}
-    return {**said, "interval": None, "verdict": "met" if met else "short"}
+def _pairs(rows: Sequence[Row], stream: str, ours: Sequence[Row], method: str) -> list[Pair]:
+    theirs = {row["seed"]: row for row in rows_of(rows, stream, method)}
+    return [(row, theirs[row["seed"]]) for row in ours if row["seed"] in theirs]
 
 
-def _bounded(found: Compared, what: str, bound: str, target: float) -> dict[str, Any]:
-    low, high = found.found.low, found.found.high
-    said = _plain(found.stream, what, bound, target, found.found.value)
-    return {**said, "interval": [round(low, 4), round(high, 4)], "verdict": judged(low, high, bound, target)}
+def _ratios(pairs: Sequence[Pair], measure: str) -> list[float]:
+    return [ours[measure] / theirs[measure] for ours, theirs in pairs]
+
+
+def _by_seed(stream: str, goal: Goal, values: Sequence[float]) -> dict[str, Any]:
+    """Judge a mean over seeds, by an interval where there are three of them."""
+    mean, half = statistics.fmean(values), half_width(values)
+    if half is None:
+        return _judged(stream, goal, mean, None, None)
+    return _judged(stream, goal, mean, (mean - half, mean + half), f"{len(values)} seeds")
+
+
+def _bounded(found: Compared, goal: Goal) -> dict[str, Any]:
+    """Judge a difference by its interval."""
+    held = found.found
+    return _judged(found.stream, goal, held.value, (held.low, held.high), found.over)
+
+
+def _judged(
+    stream: str, goal: Goal, measured: float, ends: tuple[float, float] | None, over: str | None
+) -> dict[str, Any]:
+    low, high = ends or (measured, measured)
+    return {
+        "stream": stream,
+        **asdict(goal),
+        "measured": round(measured, 4),
+        "interval": [round(low, 4), round(high, 4)] if ends else None,
+        "over": over,
+        "verdict": judged(low, high, goal.bound, goal.target),
+    }
 
 
 def judged(low: float, high: float, bound: str, target: float) -> Verdict:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.study.former import all_comparisons, all_rows
+from benchmarks.study.curves import Curves
+from benchmarks.study.former import all_comparisons, all_curves, all_rows
 from benchmarks.study.paired import Difference
 from benchmarks.study.targets import Compared
 
@@ -38,3 +39,14 @@ def test_a_comparison_stays_until_ours_is_run_on_the_stream_again() -> None:
     assert all_comparisons([today], former, {"news"}) == [earlier, today]
     assert all_comparisons([today], former, {"mails"}) == [today]
     assert all_comparisons([today], {}, set()) == [today]
+
+
+def test_a_curve_is_that_of_the_last_run_and_those_of_other_runs_stay() -> None:
+    former = {"curves": {"mails": {"nll": {"a": [1], "b": [2], "gone": [3]}}, "gone": {"nll": {"a": [4]}}}}
+    found: dict[str, Curves] = {
+        "mails": {"nll": {"b": [5]}, "risk": {"a": [6]}},
+        "news": {"nll": {}, "risk": {}},
+    }
+    assert all_curves(found, former, ["mails", "news"], ["a", "b"]) == {
+        "mails": {"nll": {"a": [1], "b": [5]}, "risk": {"a": [6]}}
+    }

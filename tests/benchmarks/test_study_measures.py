@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.study.measures import (
+    adaptive_ece,
     auroc,
     backward_transfer,
     balanced,
@@ -17,6 +19,7 @@ from benchmarks.study.measures import (
     measures,
     novelty,
     risk_coverage_area,
+    risks,
     scaled,
     tempered,
 )
@@ -67,6 +70,33 @@ def test_who_is_surest_where_right_has_the_least_risk(sure: list[tuple[float, bo
     assert risk_coverage_area([(0.5, True)] * 3) == 0
     if not rights:
         assert risk_coverage_area(sure) == 1
+
+
+def test_risks_are_errors_among_the_surest_and_equals_are_taken_at_their_worst() -> None:
+    assert risks([(0.5, True), (0.9, True), (0.5, False)]) == pytest.approx([0, 1 / 2, 1 / 3])
+
+
+def test_bins_of_as_many_texts_part_what_bins_of_equal_width_hide() -> None:
+    """At .94 all are wrong, at .99 all right: one bin by width, where they cancel, and many by mass."""
+    sure = [(0.94, False)] * 5 + [(0.99, True)] * 95
+    told = [Told(1, 1, "a" if right else "b", {"a": p, "b": 1 - p}) for p, right in sure]
+    found = measures(_trace(told, told), pi_new=1e-9)
+    by_mass = (5 * 0.94 + 95 * 0.01) / 100
+    assert adaptive_ece(sure, bins=20) == pytest.approx(by_mass)
+    assert adaptive_ece(sure, bins=1) == pytest.approx(abs(0.95 - (5 * 0.94 + 95 * 0.99) / 100))
+    assert found["final_ece"] == pytest.approx(adaptive_ece(sure, bins=1))
+    assert found["final_ece_adaptive"] == found["prequential_ece_adaptive"] > 1.3 * found["final_ece"]
+
+
+@given(SCORED, st.randoms(use_true_random=False))
+def test_calibration_by_mass_has_no_order_and_few_texts_are_enough(
+    scored: list[tuple[float, bool]], rng: random.Random
+) -> None:
+    sure = [(score / 5, right) for score, right in scored]
+    mixed = rng.sample(sure, len(sure))
+    assert adaptive_ece(mixed) == adaptive_ece(sure) <= 1
+    rate = sum(right for _, right in sure) / len(sure)
+    assert adaptive_ece([(rate, right) for _, right in sure]) == pytest.approx(0)
 
 
 def test_novelty_is_what_is_said_of_it_or_else_doubt() -> None:
