@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,8 @@ from trainers.activations import Activations
 from trainers.model import AdaptedModel
 
 HOME: Final = ROOT / ".priorflow" / "bench-study"
-# What decides a run here, beside all of posterior and trainers.
+_STUDY: Final = Path(__file__).parent
+# What decides every run here, beside all of posterior and trainers.
 _CODE: Final = ("ewc.py", "heads.py", "learners.py", "walk.py")
 
 
@@ -59,12 +60,12 @@ class Shelf:
 
     def make(self, stream: Stream, method: Method, seed: int, tick: Callable[[], None]) -> Run:
         """Return the run by today's code, done now unless it is there."""
-        found = self.find(stream, method, seed)
-        if found is not None and found.code == self._code:
+        found, code = self.find(stream, method, seed), code_with(self._code, method.files)
+        if found is not None and found.code == code:
             return found
         learner = method.make(lambda: self._at_hand(stream), seed)
         lead = together if method.together else walk
-        run = Run(stream.name, method.name, seed, self._code, lead(learner, stream, time.process_time, tick))
+        run = Run(stream.name, method.name, seed, code, lead(learner, stream, time.process_time, tick))
         path = self._path(stream, method, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
@@ -95,8 +96,19 @@ def shelf(*, quick: bool) -> Shelf:
     """Return the study's shelf, or that of its quick version."""
     digest = hashlib.sha256(code_sha256().encode())
     for name in _CODE:
-        digest.update((Path(__file__).parent / name).read_bytes())
+        digest.update((_STUDY / name).read_bytes())
     return Shelf(demo_settings(HOME), HOME / ("quick" if quick else "full"), digest.hexdigest()[:12])
+
+
+def code_with(shared: str, files: Sequence[str], folder: Path = _STUDY) -> str:
+    """Return what stands for all code of a method, `files` being its own; without any, what all share."""
+    if not files:
+        return shared
+    digest = hashlib.sha256(shared.encode())
+    for name in files:
+        digest.update(f"\n{name}\n".encode())
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def trace_of(held: dict[str, Any]) -> Trace:

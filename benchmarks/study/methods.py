@@ -32,13 +32,17 @@ AtHand = Callable[[], Frozen]  # made by the first method of a stream that needs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """A way through a stream. `said` is everything that decides it, beside the code, stream and seed."""
+    """A way through a stream. `said` is everything that decides it, beside the code, stream and seed.
+
+    `files` name further code that decides it, beside what decides every run: files of this folder.
+    """
 
     name: str
     make: Callable[[AtHand, int], Learner]
     said: Mapping[str, Any]
     together: bool = False
     seeded: bool = True
+    files: tuple[str, ...] = ()
 
 
 def methods(settings: Settings) -> dict[str, Method]:
