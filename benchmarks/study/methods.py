@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from benchmarks import mails_methods as mails
 from benchmarks.mails import RESULT
-from benchmarks.study.heads import PROJECTIONS, Counting, Features, FirstWindow, Lda, RanPac
+from benchmarks.study.heads import PROJECTIONS, Counting, Features, FirstWindow, Head, Lda, RanPac
 from benchmarks.study.learners import Adapted, Frozen, NaiveBayes
+from benchmarks.study.probes import Laplace, Softmax
 from benchmarks.study.walk import Learner
 from priorflow.config import Settings
 from priorflow.learning import family_spec, learn_spec
@@ -25,6 +26,7 @@ RETRAINED: Final = (JOINT, "joint_lr_0.1")  # of a stream, the better one is the
 EWC: Final = "online_ewc"
 REPLAY: Final = "lora_replay_500"
 ABLATIONS: Final = ("frozen_after_4", "frozen_panel")  # of the default
+PROBES: Final = ("probes.py",)
 LAST_ADAPTED: Final = 4  # windows after which the ablation's adapters stand still
 
 AtHand = Callable[[], Frozen]  # made by the first method of a stream that needs it
@@ -55,19 +57,16 @@ def methods(settings: Settings) -> dict[str, Method]:
         adapted(JOINT, point, maximum_likelihood(learn, lr[mails.JOINT]), together=True),
         adapted(RETRAINED[1], point, maximum_likelihood(learn, 0.1), together=True),
         adapted("frozen_panel", point, replace(still, panel=True)),
-        Method(
-            name="frozen_lda",
-            make=lambda frozen, _: Counting(_frozen_features(frozen()), Lda()),
-            said={},
-            seeded=False,
-        ),
+        _counted("frozen_lda", Lda),
+        _counted("frozen_softmax", Softmax, files=PROBES),
+        _counted("frozen_laplace", Laplace, files=PROBES),
         Method(name="naive_bayes", make=lambda *_: NaiveBayes(), said={}, seeded=False),
         adapted("blob", default, replace(stepping(learn, lr[mails.BLOB]), panel=False)),
         adapted(REPLAY, point, maximum_likelihood(learn, lr[mails.REPLAY]), replayed=mails.REPLAYED),
         adapted(EWC, FamilySpec(name="benchmarks.study.ewc:Ewc"), maximum_likelihood(learn, lr[mails.LORA])),
         Method(
             name="ranpac",
-            make=lambda frozen, seed: Counting(_frozen_features(frozen()), RanPac(seed)),
+            make=lambda frozen, seed: Counting(frozen_features(frozen()), RanPac(seed)),
             said={"projections": PROJECTIONS},
         ),
         Method(
@@ -89,7 +88,19 @@ def step_sizes() -> dict[str, float]:
     return {name: round(row["lr"], 6) for name, row in rows.items() if "lr" in row}
 
 
-def _frozen_features(frozen: Frozen) -> Features:
+def _counted(name: str, head: Callable[[], Head], *, files: tuple[str, ...] = ()) -> Method:
+    """Return a head on the frozen encoder's last view, without chance in it."""
+    return Method(
+        name=name,
+        make=lambda frozen, _: Counting(frozen_features(frozen()), head()),
+        said={},
+        seeded=False,
+        files=files,
+    )
+
+
+def frozen_features(frozen: Frozen) -> Features:
+    """Return the frozen encoder's last view of texts."""
     return lambda texts: frozen.activations.sight(texts).views[:, -1]
 
 

@@ -26,7 +26,6 @@ NOT_BUILT: Final = (
     "EWC with Kronecker factors",
     "IVON in sequence",
     "a slow prior (CoVON)",
-    "frozen encoder with warm softmax or Laplace head",
     "gaussian_lowrank, bora, bhpeft and monteclora as methods",
 )
 
