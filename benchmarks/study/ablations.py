@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.mails_stream import ROOT
 from benchmarks.study.__main__ import run
+from benchmarks.study.branches import MOST, SURPRISE, Branches
 from benchmarks.study.ceilings import Headed
 from benchmarks.study.former import Summary, all_rows
 from benchmarks.study.kept import HOME, Shelf, shelf
@@ -29,13 +30,15 @@ from benchmarks.study.methods import (
     AtHand,
     Method,
     adapted,
+    frozen_features,
     maximum_likelihood,
     methods,
     step_sizes,
     stepping,
 )
 from benchmarks.study.page import RESULTS, published, results_table
-from benchmarks.study.streams import Stream, streams
+from benchmarks.study.streams import Example, Stream, streams
+from benchmarks.study.transported import Transported
 from benchmarks.study.walk import Learner
 from priorflow.config import Settings
 from priorflow.learning import family_spec, learn_spec
@@ -76,6 +79,8 @@ def ablations(settings: Settings) -> dict[str, Method]:
                 ("features_joint", True, True),
             )
         ),
+        _transported("features_in_sequence_head_transported", point, likeliest),
+        _branches("branches", point, likeliest, pi_new=settings.learn.pi_new),
     ]
     return {method.name: method for method in made}
 
@@ -85,6 +90,30 @@ def _headed(name: str, family: FamilySpec, learn: LearnSpec, *, anew: bool, toge
         return Headed(Adapted(at_hand(), family, lambda _: learn, seed=seed), anew=anew)
 
     return Method(name=name, make=make, said={"learn": str(learn), "anew": anew}, together=together)
+
+
+def _transported(name: str, family: FamilySpec, learn: LearnSpec) -> Method:
+    return Method(
+        name=name,
+        make=lambda at_hand, seed: Transported(Adapted(at_hand(), family, lambda _: learn, seed=seed)),
+        said={"learn": str(learn)},
+        files=("transported.py",),
+    )
+
+
+def _branches(name: str, family: FamilySpec, learn: LearnSpec, *, pi_new: float) -> Method:
+    def make(at_hand: AtHand, seed: int) -> Learner:
+        frozen = at_hand()
+
+        def opened(window: Sequence[Example]) -> Adapted:
+            branch = Adapted(frozen, family, lambda _: learn, seed=seed)
+            branch.learn(window)
+            return branch
+
+        return Branches(frozen_features(frozen), opened, pi_new=pi_new)
+
+    said = {"learn": str(learn), "pi_new": pi_new, "most": MOST, "surprise": SURPRISE}
+    return Method(name=name, make=make, said=said, files=("branches.py",))
 
 
 def summarised(
