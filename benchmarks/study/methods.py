@@ -1,7 +1,8 @@
 """The methods of the study: the same sites, epochs, batches and order, each at a step size of its own.
 
 Step sizes are those that `benchmarks/mails.py` chose with seed 1 on one stream, the mails, before this study;
-its result names what each point of a grid gave. The default method got one point alone.
+its result names what each point of a grid gave. The default method got one point alone. Of methods that came
+later, `benchmarks.study.tuning` chooses from the same grid on the same stream by the same measure.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import mails_methods as mails
 from benchmarks.mails import RESULT
+from benchmarks.study.coreset import Coreset
 from benchmarks.study.heads import PROJECTIONS, Counting, Features, FirstWindow, Head, Lda, RanPac
+from benchmarks.study.ivon import Ivon
 from benchmarks.study.learners import Adapted, Frozen, NaiveBayes
+from benchmarks.study.lora_priors import Adjusted
 from benchmarks.study.probes import Laplace, Softmax
 from benchmarks.study.walk import Learner
 from priorflow.config import Settings
@@ -28,6 +33,13 @@ REPLAY: Final = "lora_replay_500"
 ABLATIONS: Final = ("frozen_after_4", "frozen_panel")  # of the default
 PROBES: Final = ("probes.py",)
 LAST_ADAPTED: Final = 4  # windows after which the ablation's adapters stand still
+# What the default carries beside LoRA takes up more than all texts of any stream here: replay of as many
+# bytes is replay of everything.
+ALL_TEXTS: Final = 10_000
+KEPT: Final = 500  # texts of a coreset
+SLOW: Final = 0.5  # of a window's evidence, what enters a slow prior
+TUNING: Final = Path(__file__).parent / "results" / "tuning.json"
+UNTUNED: Final = 0.1  # the step size of a method that was not tuned yet
 
 AtHand = Callable[[], Frozen]  # made by the first method of a stream that needs it
 
@@ -78,8 +90,62 @@ def methods(settings: Settings) -> dict[str, Method]:
             said={"learn": str(maximum_likelihood(learn, lr[mails.LORA]))},
         ),
         adapted("frozen_after_4", default, stepping(learn, lr[mails.OURS]), stops=LAST_ADAPTED),
+        *(make(tuned_steps().get(name, UNTUNED)) for name, make in stepped(settings).items()),
     )
     return {method.name: method for method in made}
+
+
+def stepped(settings: Settings) -> dict[str, Callable[[float], Method]]:
+    """Return the methods whose step size `benchmarks.study.tuning` chooses, by name, as functions of it."""
+    learn, default, point = learn_spec(settings), family_spec(settings), FamilySpec(name="point")
+    kron = FamilySpec(name="benchmarks.study.ewc_kron:EwcKron")
+
+    def coreset(lr: float) -> Method:
+        spec = stepping(learn, lr)
+        return Method(
+            name=f"priorflow_coreset_{KEPT}",
+            make=lambda frozen, seed: Coreset(frozen(), default, spec, seed=seed, size=KEPT),
+            said={"family": str(default), "learn": str(spec), "kept": KEPT},
+            files=("chain.py", "coreset.py"),
+        )
+
+    def priors(lr: float) -> Method:
+        spec = maximum_likelihood(learn, lr)
+        return Method(
+            name="lora_priors",
+            make=lambda frozen, seed: Adjusted(frozen(), spec, seed=seed),
+            said={"learn": str(spec)},
+            files=("chain.py", "lora_priors.py"),
+        )
+
+    return {
+        "ewc_kron": lambda lr: adapted(
+            "ewc_kron", kron, maximum_likelihood(learn, lr), files=("ewc_kron.py",)
+        ),
+        "lora_priors": priors,
+        "ivon": lambda lr: _ivon("ivon", stepping(learn, lr), rate=1.0),
+        "covon": lambda lr: _ivon("covon", stepping(learn, lr), rate=SLOW),
+        "lora_replay_all": lambda lr: adapted(
+            "lora_replay_all", point, maximum_likelihood(learn, lr), replayed=ALL_TEXTS
+        ),
+        f"priorflow_coreset_{KEPT}": coreset,
+    }
+
+
+def _ivon(name: str, learn: LearnSpec, *, rate: float) -> Method:
+    schedule, draws = learn.schedule, learn.draws
+    return Method(
+        name=name,
+        make=lambda frozen, seed: Ivon(frozen(), schedule, draws=draws, seed=seed, rate=rate),
+        said={"schedule": str(schedule), "draws": draws, "rate": rate},
+        files=("chain.py", "ivon.py"),
+    )
+
+
+def tuned_steps(told: Path = TUNING) -> dict[str, float]:
+    """Return the step sizes that `benchmarks.study.tuning` chose, by method; none where it was not run."""
+    held = json.loads(told.read_text(encoding="utf-8"))["methods"] if told.is_file() else {}
+    return {name: row["lr"] for name, row in held.items()}
 
 
 def step_sizes() -> dict[str, float]:
@@ -127,6 +193,7 @@ def adapted(
     replayed: int = 0,
     together: bool = False,
     stops: int | None = None,
+    files: tuple[str, ...] = (),
 ) -> Method:
     """Return a family's way through a stream, from window `stops` on without a step."""
 
@@ -138,4 +205,5 @@ def adapted(
         make=lambda frozen, seed: Adapted(frozen(), family, spec, seed=seed, replayed=replayed),
         said={"family": str(family), "learn": str(learn), "replayed": replayed, "stops": stops},
         together=together,
+        files=files,
     )
