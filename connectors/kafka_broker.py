@@ -21,7 +21,7 @@ import time
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -100,9 +100,10 @@ def start(
         identity = _identity(files)
         pid = _process(files)
         adopted = pid is not None
-        if pid is None:
-            pid = _launch(files, identity, jars, environ, secure, heap_mb)
-        _until_ready(files, identity, pid, ready_s)
+        with nullcontext() if adopted else _ended_if_interrupted(files):
+            if pid is None:
+                pid = _launch(files, identity, jars, environ, secure, heap_mb)
+            _until_ready(files, identity, pid, ready_s)
     return _running(files, identity, pid, adopted=adopted)
 
 
@@ -119,11 +120,7 @@ def stop(folder: Path, *, stop_s: float = STOP_S) -> bool:
     if _process(files) is None:
         return False
     with _locked(files):
-        pid = _process(files)
-        if pid is not None:
-            end(pid, signal.SIGTERM, stop_s) or end(pid, signal.SIGKILL, stop_s)
-        files.pid.unlink(missing_ok=True)
-    return pid is not None
+        return _end(files, stop_s)
 
 
 def log_tail(folder: Path, lines: int = _TAIL_LINES) -> str:
@@ -161,6 +158,27 @@ def _running(files: BrokerFiles, identity: Identity, pid: int, *, adopted: bool)
 
 def _process(files: BrokerFiles) -> int | None:
     return find(files.pid, _MAIN, str(files.properties))
+
+
+def _end(files: BrokerFiles, stop_s: float) -> bool:
+    """End the broker, if one runs, and return whether one did; for whoever holds the lock."""
+    pid = _process(files)
+    if pid is not None:
+        end(pid, signal.SIGTERM, stop_s) or end(pid, signal.SIGKILL, stop_s)
+    files.pid.unlink(missing_ok=True)
+    return pid is not None
+
+
+@contextmanager
+def _ended_if_interrupted(files: BrokerFiles) -> Iterator[None]:
+    """End a broker whose start is interrupted; one that is only slow goes on, as its error says."""
+    try:
+        yield
+    except BrokerError:
+        raise
+    except BaseException:
+        _end(files, STOP_S)
+        raise
 
 
 def _usable(files: BrokerFiles) -> None:

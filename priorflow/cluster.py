@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from connectors import kafka_broker
@@ -31,6 +32,23 @@ def start_broker(settings: Settings, console: Console) -> Running:
         jars = fetch_jars(settings.assets_folder, told=telling(progress))
     with console.progress("starting Kafka"):
         return kafka_broker.start(settings.broker_folder, jars, environ=os.environ)
+
+
+@contextmanager
+def broker_to_the_end(settings: Settings, console: Console) -> Iterator[Running]:
+    """Have the embedded broker run, and go on running if the block comes to its end.
+
+    If it does not, for an interrupt as for an error, a broker that was begun here is stopped; one that ran
+    before is somebody else's, and goes on.
+    """
+    running = start_broker(settings, console)
+    try:
+        yield running
+    except BaseException:
+        if not running.adopted:  # stopped before it is told: who listened may be gone by the same Ctrl-C
+            kafka_broker.stop(settings.broker_folder)
+            console.say("Kafka has stopped; its data stays", event="broker", running=False)
+        raise
 
 
 def client(settings: Settings, *, patience_ms: int = 15_000) -> KafkaClient:

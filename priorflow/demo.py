@@ -21,14 +21,15 @@ import yaml
 from rich.console import Console as RichConsole
 
 from connectors.blobs import open_blobs
+from connectors.kafka_broker import Running
 from connectors.ledger import SqlLedger, open_ledger
-from connectors.mails import fetch_mails, load_mails
+from connectors.mails import Mail, fetch_mails, load_mails
 from posterior.snapshot import Blobs, Snapshot
 from posterior.tensors import from_bytes
 from priorflow import config
 from priorflow.baseline_river import NAME as BAG
 from priorflow.baseline_river import bag_of_words
-from priorflow.cluster import client, start_broker
+from priorflow.cluster import broker_to_the_end, client
 from priorflow.config import Settings
 from priorflow.console import Console
 from priorflow.demo_baselines import LORA, Windows, our_matrix, sequential_lora
@@ -85,7 +86,21 @@ def main(settings: Settings, console: Console) -> Sequence[str]:
     begun = time.monotonic()
     folder = settings.home_folder / "demo"
     chosen = _demo_settings(settings, folder)
-    _stream(chosen, console)
+    with console.progress("fetching the mails"):
+        mails = load_mails(fetch_mails(settings.assets_folder))
+    with broker_to_the_end(chosen, console) as running:
+        _produce(chosen, mails, running, console)
+        broken = _job(chosen, folder, begun, console)
+    console.say(
+        f"Kafka goes on running at {running.bootstrap}, for a look around; `priorflow broker stop` ends it",
+        event="kafka",
+        bootstrap=running.bootstrap,
+    )
+    return broken
+
+
+def _job(chosen: Settings, folder: Path, begun: float, console: Console) -> Sequence[str]:
+    """Learn, plant, compare, replay and take back on what Kafka holds; return which promises were broken."""
     members = _Members(folder / "members")
     with ExitStack() as stack:
         with console.progress("starting Ray and its worker"):
@@ -141,11 +156,8 @@ def _demo_settings(settings: Settings, folder: Path) -> Settings:
     return config.load(path)
 
 
-def _stream(settings: Settings, console: Console) -> None:
-    """Have Kafka run and hold the history."""
-    with console.progress("fetching the mails"):
-        mails = load_mails(fetch_mails(settings.assets_folder))
-    running = start_broker(settings, console)
+def _produce(settings: Settings, mails: Sequence[Mail], running: Running, console: Console) -> None:
+    """Have Kafka hold the history."""
     console.say(f"Apache Kafka runs at {running.bootstrap}", event="kafka", bootstrap=running.bootstrap)
     topics = settings.kafka.topics
     wrote = produce(client(settings), mails, topics, seed=settings.chain.seed, console=console)
