@@ -8,6 +8,7 @@ from typing import Final, final
 
 from posterior.snapshot import Snapshot, Span
 from priorflow.descent import Fold
+from priorflow.kinship import Derived
 from trainers.branching import AGAIN, OF, SKIPPED
 
 FEW: Final = 6  # partitions of a topic that are listed; more are counted
@@ -77,6 +78,16 @@ def folded(fold: Fold) -> str:
 def left(count: int) -> str:
     """Say how many older branches are not shown."""
     return f"{count:,} older branch{'es' if count > 1 else ''} not shown"
+
+
+def way_of(chain: Derived) -> str:
+    """Say where a derived chain left, and how far it has come."""
+    start = f"left {name(chain.left)} ({chain.sha[:12]})"
+    if not chain.rows:
+        return f"{start}; {'its rows are damaged' if chain.rows is None else 'it has no row yet'}"
+    learned = [row.index for row in chain.rows if row.kind in {"learned", "quarantined"}]
+    came = f"has {windows(learned)}" if learned else "has learned no window"
+    return f"{start}, {came}, head {chain.rows[-1].sha[:12]}"
 
 
 def offsets(before: Iterable[Span], after: Iterable[Span]) -> tuple[Taken, ...]:

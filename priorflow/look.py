@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from connectors.decision_log import champion, fallback
 from posterior.calibration import ReliabilityBin
-from posterior.snapshot import Chain, Decision, Ledger, LedgerCorrupt, Snapshot
+from posterior.snapshot import Decision, Snapshot
 from priorflow.case import newest_candidate
 from priorflow.cluster import ends_if_reachable
 from priorflow.config import Settings
 from priorflow.deciding import GATES
-from priorflow.descent import Way, descent, nodes, shas
+from priorflow.descent import Way, descent, nodes
+from priorflow.kinship import Derived, kin
 from priorflow.opening import MLFLOW, reading
 from priorflow.status import standing
 from priorflow.story import MethodRow, Story, WindowRow
 from priorflow.story_ledger import scores, verdicts, window_rows
 from trainers.abstention import CONFIDENCES, STEPS
-from trainers.erasing import lineage
 from trainers.line import in_force
 
 SHOWN: Final = 200  # windows in the figures
 LISTED: Final = 25  # decisions
-_DERIVED: Final = 3  # chains derived from this one that are shown
 _OURS: Final = "priorflow"
 _BINS: Final = 20
 _NONE: Final = MethodRow(
@@ -44,14 +42,15 @@ class Look:
     """What was read of a chain at once: `place` as `priorflow status` has it, and its story.
 
     `gates` are what the gates said of each of the story's decisions; `lineage` is the tree of snapshots, and
-    `windows` what is told of those in it that closed one, by sha; `candidate` is what a promotion would be
-    about, `back` where a rollback would go.
+    `windows` what is told of those in it that closed one, by sha; `derived` are all chains derived from this
+    one, newest first; `candidate` is what a promotion would be about, `back` where a rollback would go.
     """
 
     place: Mapping[str, Any]
     story: Story | None
     gates: tuple[Sequence[Mapping[str, Any]], ...] = ()
     lineage: tuple[Way, ...] = ()
+    derived: Sequence[Derived] = ()
     windows: Mapping[str, WindowRow] = field(default_factory=dict)
     candidate: str | None = None
     back: str | None = None
@@ -79,7 +78,8 @@ def look(settings: Settings, *, ask_kafka: bool = True) -> Look | None:
         decided = verdicts(log[-LISTED:], history, version_of)
         rows = window_rows(shown, version_of)
         seen = tuple(filter(None, (champion(log), fallback(log), _candidate(log))))
-        tree = descent(_kin(ledger, chain, history), head=history[-1].sha, wanted=seen)
+        related = kin(ledger, chain, history)
+        tree = descent(related.rows, head=history[-1].sha, wanted=seen)
         told_of = window_rows([node.row for node in nodes(tree)], version_of)
     if not rows:
         return Look(place=place, story=None)
@@ -108,24 +108,11 @@ def look(settings: Settings, *, ask_kafka: bool = True) -> Look | None:
         story=story,
         gates=tuple(line.evidence.get(GATES, ()) for line in log[-LISTED:]),
         lineage=tree,
+        derived=related.derived,
         windows={row.snapshot_sha: row for row in told_of},
         candidate=_candidate(log),
         back=fallback(log),
     )
-
-
-def _kin(ledger: Ledger, chain: Chain, history: Sequence[Snapshot]) -> list[Snapshot]:
-    """Return a chain's rows, behind those that it was derived from and before those derived from it."""
-    rows = [*(lineage(ledger, chain) if chain.origin else history)]
-    return [*rows, *_derived(ledger, {row.chain for row in rows}, set(shas(rows)))]
-
-
-def _derived(ledger: Ledger, names: Collection[str], known: Collection[str]) -> Iterator[Snapshot]:
-    """Yield the rows of chains that begin at a known row; one that is damaged is no reason to show none."""
-    others = [one.name for one in ledger.chains() if one.origin in known and one.name not in names]
-    for name in others[-_DERIVED:]:
-        with suppress(LedgerCorrupt):
-            yield from ledger.history(name)
 
 
 def _candidate(log: Sequence[Decision]) -> str | None:

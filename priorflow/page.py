@@ -17,6 +17,7 @@ from priorflow import descent_words
 from priorflow import report_curves as curves
 from priorflow import report_words as words
 from priorflow.config import Settings
+from priorflow.kinship import SET_IN
 from priorflow.look import Look, look
 from priorflow.masking import without_passwords
 from priorflow.quantities import format_instant
@@ -56,6 +57,8 @@ def page_html(
         figures={} if story is None else _figures(story),
         decisions=[] if story is None or found is None else _told(story, found)[::-1],
         ways=() if found is None else found.lineage,
+        derived=() if found is None else found.derived,
+        set_in=SET_IN,
         windows={} if found is None else found.windows,
         marks={} if found is None else marks(found, answering),
         rows=descent_words,

@@ -22,11 +22,14 @@ from priorflow.deciding import Bench
 from priorflow.run import execute
 from tests.app.histories import history, opened
 from tests.app.streams import archived, real_settings, small_stream
+from tests.app.test_kinship import derive
 from tests.browser.devtools import LIMIT_S, Browser, browsing
 from tests.browser.test_pages import BROWSER
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]  # a server loads its model first
 KEY = "k3y"
+# Chains derived from the one that is served, the newest last; a name may be as long as a screen is wide.
+DERIVED = ("w" * 90, "older", "early", "late", "newest")
 SIZES = {"wide": (1100, 900), "phone": (400, 800)}
 
 
@@ -45,6 +48,9 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         bench.promote(second.sha, force=True, reason="the labels of June")
         bench.roll_back(first.sha, reason="complaints", continue_from="champion")
     execute(made, until_end=True, console=Silent())
+    with opened(made) as ledger:
+        for at, name in enumerate(DERIVED):
+            derive(ledger, name, ledger.history("main")[-1], at_ms=1_000 + at)
     return made
 
 
@@ -132,6 +138,23 @@ def test_the_lineage_is_a_tree_that_fits(
     right = "Math.max(...[...document.querySelectorAll('.tree *')].map(e => e.getBoundingClientRect().right))"
     assert chromium.sees(right) <= chromium.sees("innerWidth")
     assert chromium.sees("document.documentElement.scrollWidth") <= chromium.sees("innerWidth")
+
+
+def test_derived_chains_are_in_the_tree_or_a_click_away(
+    address: str, chromium: Browser, size: tuple[int, int]
+) -> None:
+    open_when_it_answers(chromium, address, size)
+    tree = "document.querySelector('.tree').innerText"
+    folded, shown = DERIVED[:-3], DERIVED[-3:]
+    assert {f"derived again as chain {name}" in chromium.sees(tree) for name in shown} == {True}
+    assert "2 older of 5 chains derived from this one" in chromium.sees(tree)
+    assert not any(f"chain {name} left" in chromium.sees(tree) for name in folded)
+    chromium.click(".tree .kin summary")
+    chromium.until(f"{tree}.includes('chain older left window 4')")
+    assert all(f"chain {name} left" in chromium.sees(tree) for name in folded)
+    assert chromium.sees("document.documentElement.scrollWidth") <= chromium.sees("innerWidth")
+    right = "Math.max(...[...document.querySelectorAll('.tree *')].map(e => e.getBoundingClientRect().right))"
+    assert chromium.sees(right) <= chromium.sees("innerWidth")
 
 
 def box(browser: Browser, selector: str) -> dict[str, float]:
