@@ -245,15 +245,20 @@ class Gatekeeper:
             classes=class_counts(case.showing),
             kl_per_example=_per_example(candidate),
         )
-        wanted = self.bounds.smoke or self.bounds.max_p99_ms is not None
         found = judge(replace(self.bounds, smoke=False, max_p99_ms=None), evidence)
-        if wanted and self.smoke is not None and gates.verdict(found) == "pass":
-            tried = self.smoke(candidate)
-            evidence = replace(evidence, smoke=tried, latency=tried.latency)
-        found = judge(self.bounds, evidence)
         if champion is not None and candidate.posterior == champion.posterior:
             return (*found, Finding("candidate", "wait", "the candidate's belief is the champion's"))
-        return found
+        if gates.verdict(found) != "pass":  # a process of its own is for who passes all else
+            return found
+        return judge(self.bounds, self._tried(candidate, evidence))
+
+    def _tried(self, candidate: Snapshot, evidence: Evidence) -> Evidence:
+        """Have the candidate load and answer in a clean process, where the bounds ask for it."""
+        wanted = self.bounds.smoke or self.bounds.max_p99_ms is not None
+        if not wanted or self.smoke is None:
+            return evidence
+        tried = self.smoke(candidate)
+        return replace(evidence, smoke=tried, latency=tried.latency)
 
     def _write(
         self,

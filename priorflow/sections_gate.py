@@ -40,11 +40,11 @@ class GateSettings(Section):
     """Share of all labels below which a class is not waited for."""
     max_kl_per_example: float = Field(default=50.0, gt=0)
     """Most nats a window may move the belief, per example; beyond it something is odd."""
-    max_p99_ms: Annotated[float, Field(gt=0)] | None = None
-    """Longest 99th percentile of the time to an answer, in a clean process; not asked if nothing is said."""
+    max_p99_ms: Annotated[float, Field(gt=0)] | None = 2_000.0
+    """Longest 99th percentile of the time to an answer, in a clean process; `null`: nothing is timed."""
     min_answers: int = Field(default=100, ge=1)
     """Answers that are timed for `max_p99_ms`."""
-    smoke: bool = False
+    smoke: bool = True
     """Whether a candidate that passes all else must load in a clean process and answer; costs seconds."""
 
     @model_validator(mode="after")

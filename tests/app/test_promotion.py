@@ -172,6 +172,14 @@ def test_a_candidate_whose_answers_take_longer_than_the_bound_is_refused(
     assert len(asked) <= 2, "nor for a candidate that fails already"
 
 
+def test_who_waits_for_labels_is_not_said_to_wait_for_a_process_too(court: Court) -> None:
+    court.step(0.8)
+    line = court.step(0.8, gate=court.gate(replace(BOUNDS, min_labels=10_000, smoke=True, max_p99_ms=80.0)))
+    assert line is not None
+    assert line.action == "wait"
+    assert gates(line).keys().isdisjoint({"smoke", "latency"})
+
+
 def test_a_candidate_that_cannot_be_timed_because_it_does_not_load_is_refused(court: Court) -> None:
     def broken(candidate: Snapshot) -> Smoke:
         return Smoke(snapshot=candidate.sha, loaded=False, why="no torch")

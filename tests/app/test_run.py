@@ -104,6 +104,23 @@ def test_its_answers_are_timed_where_there_is_a_bound(done: Settings) -> None:
     assert 0 < tried.latency.p99_ms < 60_000
 
 
+def test_whoever_is_promoted_has_loaded_and_answered_in_a_clean_process(
+    archive: Path, tmp_path: Path
+) -> None:
+    """As a run does it by default, but for a bound that a machine with other work to do keeps too."""
+    told = {"gate.smoke": True, "gate.max_p99_ms": 60_000.0, "gate.min_answers": 3}
+    settings = real_settings(tmp_path, archive, **told)
+    execute(settings, until_end=True, max_windows=3, console=Silent())
+    with opened(settings) as ledger:
+        said = [(d.action, {g["gate"]: g for g in d.evidence["gates"]}) for d in ledger.decisions("main")]
+    promoted = [gates for action, gates in said if action == "promote"]
+    assert promoted
+    for gates in promoted:
+        assert gates["smoke"]["verdict"] == gates["latency"]["verdict"] == "pass"
+        assert gates["latency"]["numbers"]["answers"] == 3
+    assert not any({"smoke", "latency"} & gates.keys() for action, gates in said if action == "wait")
+
+
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=400))
 def test_the_percentile_is_a_time_that_was_taken_and_nearly_all_came_by_then(took_ms: list[float]) -> None:
     seen = latency(took_ms)

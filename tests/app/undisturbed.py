@@ -87,6 +87,8 @@ def said_of(kafka: KafkaClient, topics: Topics, home: Path, **more: Any) -> dict
         "gate.min_labels_per_class": 1,
         "gate.min_recall": 0.0,
         "gate.max_ece": 1.0,
+        "gate.smoke": False,
+        "gate.max_p99_ms": None,
         "mlflow.enabled": False,
         **more,
     }
