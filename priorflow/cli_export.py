@@ -58,12 +58,13 @@ def export(
         task=task,
         new_task=new_task,
     )
-    origin = export_peft(settings, wanted, peft, force=force)
-    if origin.panel:
-        text = "the snapshot's panel is not in the export: the folder holds the class rows' belief alone"
-        at.console().warn(text, event="panel")
+    made, console = export_peft(settings, wanted, peft, force=force), at.console()
+    for one in made.missing:
+        tell = console.warn if one.what == "panel" else console.say
+        tell(f"not in the folder: {one.text}", event="left_out", what=one.what)
+    origin = made.origin
     facts = {"adapter": origin.name, "folder": str(peft), "snapshot": origin.snapshot}
-    at.console().say(f"{peft} holds the adapter {origin.name}", event="exported", **facts)
+    console.say(f"{peft} holds the adapter {origin.name}", event="exported", **facts)
 
 
 COMMANDS: Final[Mapping[str, Callable[..., None]]] = {"export": export}

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, final
 
 from connectors.decision_log import champion
 from connectors.ledger import SqlLedger
 from posterior import panel
 from posterior.families import make_family
-from posterior.family import Draw
+from posterior.family import ONE_TASK, Draw
 from posterior.snapshot import Chain, LedgerError, Snapshot
 from posterior.tensors import from_bytes
 from priorflow import peft_folder
 from priorflow.config import ConfigError, Settings
 from priorflow.learning import differences, family_spec, learning_settings, model_spec, parts_of
 from priorflow.opening import reading, require_history, require_snapshot
+from priorflow.peft_card import CARD, LeftOut, card, left_out, rows_heard
 from trainers import peft_form, single
 from trainers.answer import NothingLearned
 from trainers.model import AdaptedModel
@@ -49,8 +50,17 @@ class _Read:
     posterior: bytes
 
 
-def export_peft(settings: Settings, wanted: Wanted, folder: Path, *, force: bool = False) -> Origin:
-    """Write the weights as a PEFT folder and return whose they are; on an error nothing is written."""
+@final
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Whose weights were written, and what of the snapshot's answers they are not."""
+
+    origin: Origin
+    missing: tuple[LeftOut, ...]
+
+
+def export_peft(settings: Settings, wanted: Wanted, folder: Path, *, force: bool = False) -> Exported:
+    """Write the weights as a PEFT folder and return what was written; on an error nothing is."""
     with reading(settings) as (ledger, blobs):
         snapshot = _chosen(ledger, wanted, wanted.chain or settings.chain.name)
         read = _Read(
@@ -61,13 +71,15 @@ def export_peft(settings: Settings, wanted: Wanted, folder: Path, *, force: bool
     _require_meaning(settings, read.chain)
     _require_classes(settings, snapshot)
     peft_form.refuse_other_parts(parts_of(settings))
-    origin, draw = _weights(settings, read, wanted)
+    made, draw = _weights(settings, read, wanted)
+    origin = made.origin
     peft_folder.require_free(folder, origin.name, force=force)  # before the model is loaded, which takes long
-    peft_folder.put(folder, peft_form.files_of(AdaptedModel(model_spec(settings)), draw, origin))
-    return origin
+    files = peft_form.files_of(AdaptedModel(model_spec(settings)), draw, origin)
+    peft_folder.put(folder, {**files, CARD: card(origin, made.missing)})
+    return made
 
 
-def _weights(settings: Settings, read: _Read, wanted: Wanted) -> tuple[Origin, Draw]:
+def _weights(settings: Settings, read: _Read, wanted: Wanted) -> tuple[Exported, Draw]:
     spec, (beside, own) = family_spec(settings), panel.restore(from_bytes(read.posterior))
     family = make_family(spec.name, spec.options)
     state, seed, window = family.restore(own), read.chain.seed, read.snapshot.index
@@ -83,7 +95,13 @@ def _weights(settings: Settings, read: _Read, wanted: Wanted) -> tuple[Origin, D
         whose=whose,
         panel=beside is not None,
     )
-    return origin, single.drawn(family, state, whose, number=wanted.draw, chain_seed=seed, window=window)
+    missing = left_out(
+        origin,
+        heard=None if beside is None else rows_heard(beside),
+        drawn=bool(family.noise(family.open(state, [whose.task or ONE_TASK]))),
+    )
+    draw = single.drawn(family, state, whose, number=wanted.draw, chain_seed=seed, window=window)
+    return Exported(origin, missing), draw
 
 
 def _chosen(ledger: SqlLedger, wanted: Wanted, chain: str) -> Snapshot:

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from priorflow.peft_card import CARD, MARK
 from trainers.peft_form import FACTS, FILES
 
 
@@ -55,7 +56,13 @@ def held(folder: Path) -> str | None:
 def _strange(folder: Path) -> list[str]:
     """Return what is there and not ours: all of it where the file that names the adapter is missing."""
     names = sorted(path.name for path in folder.iterdir())
-    return [name for name in names if name not in FILES or FACTS not in names]
+    ours = {*FILES, *([CARD] if _is_card(folder / CARD) else [])}
+    return [name for name in names if name not in ours or FACTS not in names]
+
+
+def _is_card(path: Path) -> bool:
+    """Tell a README that an export wrote from one of somebody's own."""
+    return path.is_file() and path.read_bytes().startswith(MARK.encode())
 
 
 def put(folder: Path, files: Mapping[str, bytes]) -> None:

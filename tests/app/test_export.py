@@ -17,6 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from connectors.blobs import open_blobs
 from connectors.ledger import open_ledger
+from posterior.experts import ROWS
 from posterior.family import Tensors
 from posterior.snapshot import Snapshot
 from posterior.tensors import from_bytes, to_bytes
@@ -27,6 +28,7 @@ from priorflow.console import Silent
 from priorflow.exit_codes import ExitCode
 from priorflow.export import Wanted, export_peft
 from priorflow.learning import family_spec, model_spec
+from priorflow.peft_card import CARD
 from priorflow.peft_folder import FolderHeld, put, require_free
 from priorflow.run import chain_of, execute
 from priorflow.serving.version import answer_spec
@@ -183,8 +185,10 @@ def test_which_snapshot(chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixt
         told = facts(tmp_path / str(i))
         assert (told["snapshot"], told["window"], told["chain"]) == (row.sha, row.index, "main")
         assert told["adapter"] == f"main-{row.index}-{row.sha[:12]}"
-        said = json.loads(capsys.readouterr().out.splitlines()[-1])
+        *missing, said = map(json.loads, capsys.readouterr().out.splitlines())
         assert (said["event"], said["adapter"]) == ("exported", told["adapter"])
+        assert [line["what"] for line in missing] == ["draws", "threshold"]
+        assert "over draws 0 to 2" in missing[0]["text"]
     weights = [load_file(tmp_path / str(i) / FILES[1]) for i in range(3)]
     assert all(torch.equal(weights[1][k], weights[2][k]) for k in weights[1])
     assert not any(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
@@ -242,7 +246,17 @@ def test_a_panel_is_left_out_and_said_to_be(
     assert chain.export(tmp_path / "out", "--alias", "head") == ExitCode.OK
     assert "class rows alone" in facts(tmp_path / "out")["panel"]
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [line["event"] for line in told] == ["panel", "exported"]
+    assert [(line["event"], line.get("what")) for line in told] == [
+        ("left_out", "panel"),
+        ("left_out", "threshold"),
+        ("exported", None),
+    ]
+    card = (tmp_path / "out" / CARD).read_text()
+    for line in told[:-1]:  # a point has no draws that differ
+        assert line["text"].removeprefix("not in the folder: ")[1:] in card
+    heard = tensors["pool/classes"][: len(ROWS)].sum()
+    assert f"class rows alone have {float(heard):.0%} of the weight" in card
+    assert "panel" not in (tmp_path / "plain" / CARD).read_text()
 
 
 @pytest.mark.parametrize(
@@ -329,7 +343,8 @@ def test_another_adapter_is_overwritten_only_by_force(
         assert {name: (folder / name).read_bytes() for name in names(folder)} == before
     assert chain.export(folder, "--alias", "head", "--force") == ExitCode.OK
     assert facts(folder)["snapshot"] == chain.rows[3].sha
-    assert names(folder) == sorted(FILES)
+    assert names(folder) == sorted({*FILES, CARD})
+    assert chain.rows[3].sha in (folder / CARD).read_text()
     assert names(tmp_path) == ["out"]
 
 
@@ -399,11 +414,11 @@ def test_a_chain_that_a_run_made(tmp_path: Path) -> None:
     archive = archived(small_stream(), tmp_path / "archive")
     settings = real_settings(tmp_path / "home", archive, **{"learn.panel": False})
     execute(settings, until_end=True, console=Silent())
-    origin = export_peft(settings, Wanted(alias="head", draw=1), tmp_path / "out")
+    origin = export_peft(settings, Wanted(alias="head", draw=1), tmp_path / "out").origin
     assert (origin.window, origin.draws, set(origin.labels)) == (4, 2, {"linux", "money"})
     base = AutoModel.from_pretrained(encoder_folder(model_spec(settings)), dtype=torch.float32)
     adapted = peft.PeftModel.from_pretrained(base, tmp_path / "out").eval()
     tokens = AutoTokenizer.from_pretrained(encoder_folder(model_spec(settings)))("cash", return_tensors="pt")
     assert adapted(**tokens).last_hidden_state.shape[-1] == 384
-    champion = export_peft(settings, Wanted(), tmp_path / "champion")
+    champion = export_peft(settings, Wanted(), tmp_path / "champion").origin
     assert 1 <= champion.window < 4  # the gate promotes who foretold a window, so the head is not judged yet
