@@ -72,7 +72,8 @@ class Map:
     def leverage(self, points: Tensor) -> Tensor:
         """Return c of points (k, d), (k,): how far outside of what the map was fitted to they lie."""
         apart = points - self.start
-        return 1 / self.events + (apart * torch.linalg.solve(self.precision, apart.T).T).sum(dim=1)
+        solved: Tensor = torch.linalg.solve(self.precision, apart.T)
+        return 1 / self.events + (apart * solved.T).sum(dim=1)
 
 
 def fitted(old: Tensor, new: Tensor) -> Map:
