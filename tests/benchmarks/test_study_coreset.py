@@ -71,8 +71,8 @@ def test_the_copy_knows_what_is_kept_and_is_not_carried() -> None:
         assert forecast is not None
         assert sum(forecast.values()) == pytest.approx(1)
         assert {"linux", "money", "sport"} <= set(forecast)
-    texts = found.carried() - bytes_of(found.handed_on.tensors)
-    assert SIZE * 14 <= texts <= SIZE * 22, "twelve texts, and no other belief"
+    of_texts = found.carried() - bytes_of(found.handed_on.tensors)
+    assert SIZE * 14 <= of_texts <= SIZE * 22, "twelve texts, and no other belief"
 
 
 def test_without_anything_kept_the_copy_is_what_is_handed_on() -> None:

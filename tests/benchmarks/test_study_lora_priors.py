@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Final, final
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ from trainers.model import AdaptedModel, ModelSpec
 from trainers.update import InProcess, Schedule, update
 from trainers.window import LearnSpec
 
-WIDE = {"sd_head": 100.0, "scale": 0.1}
+WIDE: Final[dict[str, Any]] = {"sd_head": 100.0, "scale": 0.1}
 SLOTS = [Slot("head", (2, 2), "head")]
 LABELS = ("a", "b")
 
