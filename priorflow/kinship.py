@@ -51,7 +51,7 @@ def kin(ledger: Ledger, chain: Chain, history: Sequence[Snapshot]) -> Kin:
 def _derived(ledger: Ledger, names: Collection[str], known: Mapping[str, Snapshot]) -> Iterator[Derived]:
     """Yield the chains that begin at a known row; one that is damaged is no reason to show none."""
     for one in ledger.chains():
-        if one.origin in known and one.name not in names:
+        if one.origin is not None and one.origin in known and one.name not in names:
             yield _read(ledger, Derived(name=one.name, sha=one.origin, left=known[one.origin]))
 
 
