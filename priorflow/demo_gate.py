@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
+
+from torch import Tensor
 
 from posterior.family import Tensors
 from posterior.snapshot import Blobs, Chain, Decision, Ledger, Snapshot
@@ -63,13 +66,29 @@ def _shown(line: Decision, console: Console) -> bool:
     return refused
 
 
-# What a snapshot holds class by class, and along which dimension.
-CLASSES: Final = {"mean/head": 0, "generative/mean": 0, "words/counts": 0, "regression/mean": 1}
+# What a snapshot holds class by class, and along which dimensions.
+CLASSES: Final[Mapping[str, tuple[int, ...]]] = {
+    "mean/head": (0,),
+    "log_sd/head": (0,),
+    "generative/count": (0,),
+    "generative/mean": (0,),
+    "words/counts": (0,),
+    "regression/mean": (1,),
+    "regression/curvature": (1, 2),
+}
 
 
 def confused(tensors: Tensors) -> Tensors:
-    """Return a posterior that takes each class for its neighbour, whichever of its heads is asked."""
-    return {k: v.roll(1, dims=CLASSES[k]) if k in CLASSES else v for k, v in tensors.items()}
+    """Return a posterior that takes each class for its neighbour, whichever of its heads is asked.
+
+    All that is known of a class moves, how firmly too: else it would be another belief, and not only a
+    wrong one.
+    """
+    return {name: _moved_on(tensor, CLASSES.get(name, ())) for name, tensor in tensors.items()}
+
+
+def _moved_on(tensor: Tensor, dims: tuple[int, ...]) -> Tensor:
+    return tensor.roll([1] * len(dims), dims=dims) if dims else tensor
 
 
 def _planted(ledger: Ledger, blobs: Blobs, head: Snapshot) -> Snapshot:

@@ -10,6 +10,7 @@ from typing import Any, final
 import pytest
 import torch
 
+from posterior.family import Tensors
 from posterior.tensors import to_bytes
 from priorflow.config import Settings, load
 from priorflow.console import JsonLines
@@ -22,19 +23,28 @@ from tests.trainers.orders import LEARN, order
 from trainers.model import AdaptedModel
 from trainers.window import FamilySpec, Local, Order, Outcome
 
+TEXTS = ("kernel module compiled on the box", "win cheap cash now", "kernel of cheap cash")
+
 
 def test_whatever_was_known_of_a_class_is_told_of_its_neighbour() -> None:
-    """Two classes, well apart: what is foretold of one is now foretold of the other."""
+    """Three classes, of unlike numbers of texts: what is foretold of one is now foretold of the next."""
     local, learn = Local(AdaptedModel(SPEC)), replace(LEARN, draws=0, panel=True)
     blob = FamilySpec(name="blob", options={"sd_head": 0.1})
-    parent = local.carry_out(replace(order(0, {}, known=False, family=blob), learn=learn)).tensors
+
+    def three(window: int, state: Tensors) -> Order:
+        known = window > 0
+        told = [f"{text} {window}-{i}" for i, text in enumerate([*TEXTS[:1] * 9, *TEXTS[1:2] * 6, TEXTS[2]])]
+        members = tuple(zip(told, ["a"] * 9 + ["b"] * 6 + ["c"], strict=True))
+        asked = replace(order(window, state, known=known, family=blob), learn=learn, members=members)
+        return replace(asked, labels=tuple("abc"), labels_before=tuple("abc") * known, arrivals=tuple(told))
+
+    parent = local.carry_out(three(0, {})).tensors
+    after = local.carry_out(three(1, parent)).tensors
     sound, bad = (
-        torch.tensor(
-            local.carry_out(replace(order(1, state, known=True, family=blob), learn=learn)).forecasts
-        )
-        for state in (parent, confused(parent))
+        torch.tensor(local.carry_out(three(2, state)).forecasts) for state in (after, confused(after))
     )
-    assert torch.allclose(bad[:, :2], sound[:, :2].flip(1), atol=1e-6)
+    assert torch.allclose(bad[:, :3], sound[:, :3].roll(1, dims=1), atol=1e-6)
+    assert torch.allclose(bad[:, 3:], sound[:, 3:], atol=1e-6)
     assert float((sound[:, 0] - sound[:, 1]).abs().mean()) > 0.1
 
 
