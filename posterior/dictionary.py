@@ -31,7 +31,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-# Chosen on the foretold mails, vader and r8; twice or half of either is within two hundredths of a nat there.
+# Chosen together on the foretold mails, vader and r8; the mails would have more of A, r8 less.
 SHARED: Final = 1_000.0  # A, pieces that the mean of all classes is worth in each: some twenty texts
 FLAT: Final = 4.0  # b, how often every piece is taken to have stood somewhere before any text was seen
 
