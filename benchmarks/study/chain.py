@@ -6,12 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-from benchmarks.study.learners import Frozen, Labels
 from benchmarks.study.streams import Example
 from posterior.family import Tensors
 from stream.plan import Forecast, window_seed
+from trainers.activations import Activations
+from trainers.model import AdaptedModel
 from trainers.update import InProcess
 from trainers.window import FamilySpec, LearnSpec, Order, Outcome, carry_out
+
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """The model that nothing changes, and what is kept of texts it has met; all learners share it."""
+
+    model: AdaptedModel
+    activations: Activations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,3 +86,8 @@ class Chain:
 def mapped(labels: Labels, examples: Sequence[Example]) -> Labels:
     """Return the label map with the classes of these, in the order they came."""
     return tuple(dict.fromkeys([*labels, *(e.label for e in examples)]))
+
+
+def bytes_of(tensors: Tensors) -> int:
+    """Return what tensors take up."""
+    return sum(t.numel() * t.element_size() for t in tensors.values())

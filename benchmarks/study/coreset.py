@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import final
 
-from benchmarks.study.chain import Belief, Chain
-from benchmarks.study.learners import Frozen, Reservoir, bytes_of
+from benchmarks.study.chain import Belief, Chain, Frozen, bytes_of
+from benchmarks.study.learners import Reservoir
 from benchmarks.study.streams import Example
 from stream.plan import Forecast
 from trainers.window import FamilySpec, LearnSpec

@@ -18,7 +18,8 @@ from typing import Final, Protocol, final
 import torch
 from torch import Tensor
 
-from benchmarks.study.learners import Adapted, Labels, bytes_of
+from benchmarks.study.chain import Labels, bytes_of
+from benchmarks.study.learners import Adapted
 from benchmarks.study.streams import Example
 from posterior import generative, moments
 from posterior.sight import CLASS_WORTH, VARIANCE

@@ -34,8 +34,7 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
-from benchmarks.study.chain import mapped
-from benchmarks.study.learners import Frozen, Labels, bytes_of
+from benchmarks.study.chain import Frozen, Labels, bytes_of, mapped
 from benchmarks.study.streams import Example
 from posterior.family import ONE_TASK, Draw, Slot, Tensors
 from posterior.gaussian import Scales, directions, grow_rows

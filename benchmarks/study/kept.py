@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 
 from benchmarks.mails_stream import ROOT, code_sha256, demo_settings
-from benchmarks.study.learners import Frozen
+from benchmarks.study.chain import Frozen
 from benchmarks.study.methods import Method
 from benchmarks.study.streams import Stream
 from benchmarks.study.walk import Told, Trace, together, walk
@@ -26,7 +26,7 @@ from trainers.model import AdaptedModel
 HOME: Final = ROOT / ".priorflow" / "bench-study"
 _STUDY: Final = Path(__file__).parent
 # What decides every run here, beside all of posterior and trainers.
-_CODE: Final = ("ewc.py", "heads.py", "learners.py", "walk.py")
+_CODE: Final = ("chain.py", "ewc.py", "heads.py", "learners.py", "walk.py")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,7 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
-from benchmarks.study.chain import Belief, Chain, mapped
-from benchmarks.study.learners import Frozen, Labels
+from benchmarks.study.chain import Belief, Chain, Frozen, Labels, mapped
 from benchmarks.study.streams import Example
 from posterior import gaussian
 from posterior.family import Draw, Facts, Slot, Tensors, part_of, state_of

@@ -2,7 +2,8 @@
 
 Step sizes are those that `benchmarks/mails.py` chose with seed 1 on one stream, the mails, before this study;
 its result names what each point of a grid gave. The default method got one point alone. Of methods that came
-later, `benchmarks.study.tuning` chooses from the same grid on the same stream by the same measure.
+later, `benchmarks.study.tuning` chooses from the same grid on the same stream by the same measure. The other
+families take `blob`'s step size, a variant of the default takes the default's, of replay replay's.
 """
 
 from __future__ import annotations
@@ -15,15 +16,19 @@ from typing import Any, Final
 
 from benchmarks import mails_methods as mails
 from benchmarks.mails import RESULT
+from benchmarks.study.chain import Frozen
 from benchmarks.study.coreset import Coreset
 from benchmarks.study.heads import PROJECTIONS, Counting, Features, FirstWindow, Head, Lda, RanPac
 from benchmarks.study.ivon import Ivon
-from benchmarks.study.learners import Adapted, Frozen, NaiveBayes
+from benchmarks.study.learners import Adapted, NaiveBayes
 from benchmarks.study.lora_priors import Adjusted
 from benchmarks.study.probes import Laplace, Softmax
 from benchmarks.study.walk import Learner
+from posterior.families import PARTS
+from posterior.family import Part
 from priorflow.config import Settings
 from priorflow.learning import family_spec, learn_spec
+from trainers.model import AdaptedModel
 from trainers.window import FamilySpec, LearnSpec
 
 PRIORFLOW, LORA, JOINT = "priorflow", "sequential_lora", "joint"
@@ -37,6 +42,7 @@ LAST_ADAPTED: Final = 4  # windows after which the ablation's adapters stand sti
 # bytes is replay of everything.
 ALL_TEXTS: Final = 10_000
 KEPT: Final = 500  # texts of a coreset
+OTHER_FAMILIES: Final = ("bora", "bhpeft", "monteclora", "gaussian_lowrank")  # beside the default's
 SLOW: Final = 0.5  # of a window's evidence, what enters a slow prior
 TUNING: Final = Path(__file__).parent / "results" / "tuning.json"
 UNTUNED: Final = 0.1  # the step size of a method that was not tuned yet
@@ -90,6 +96,9 @@ def methods(settings: Settings) -> dict[str, Method]:
             said={"learn": str(maximum_likelihood(learn, lr[mails.LORA]))},
         ),
         adapted("frozen_after_4", default, stepping(learn, lr[mails.OURS]), stops=LAST_ADAPTED),
+        adapted("lora_replay_all", point, maximum_likelihood(learn, lr[mails.REPLAY]), replayed=ALL_TEXTS),
+        _coreset(default, stepping(learn, lr[mails.OURS])),
+        *(_alone(name, replace(stepping(learn, lr[mails.BLOB]), panel=False)) for name in OTHER_FAMILIES),
         *(make(tuned_steps().get(name, UNTUNED)) for name, make in stepped(settings).items()),
     )
     return {method.name: method for method in made}
@@ -97,17 +106,8 @@ def methods(settings: Settings) -> dict[str, Method]:
 
 def stepped(settings: Settings) -> dict[str, Callable[[float], Method]]:
     """Return the methods whose step size `benchmarks.study.tuning` chooses, by name, as functions of it."""
-    learn, default, point = learn_spec(settings), family_spec(settings), FamilySpec(name="point")
+    learn = learn_spec(settings)
     kron = FamilySpec(name="benchmarks.study.ewc_kron:EwcKron")
-
-    def coreset(lr: float) -> Method:
-        spec = stepping(learn, lr)
-        return Method(
-            name=f"priorflow_coreset_{KEPT}",
-            make=lambda frozen, seed: Coreset(frozen(), default, spec, seed=seed, size=KEPT),
-            said={"family": str(default), "learn": str(spec), "kept": KEPT},
-            files=("chain.py", "coreset.py"),
-        )
 
     def priors(lr: float) -> Method:
         spec = maximum_likelihood(learn, lr)
@@ -115,7 +115,7 @@ def stepped(settings: Settings) -> dict[str, Callable[[float], Method]]:
             name="lora_priors",
             make=lambda frozen, seed: Adjusted(frozen(), spec, seed=seed),
             said={"learn": str(spec)},
-            files=("chain.py", "lora_priors.py"),
+            files=("lora_priors.py",),
         )
 
     return {
@@ -125,11 +125,33 @@ def stepped(settings: Settings) -> dict[str, Callable[[float], Method]]:
         "lora_priors": priors,
         "ivon": lambda lr: _ivon("ivon", stepping(learn, lr), rate=1.0),
         "covon": lambda lr: _ivon("covon", stepping(learn, lr), rate=SLOW),
-        "lora_replay_all": lambda lr: adapted(
-            "lora_replay_all", point, maximum_likelihood(learn, lr), replayed=ALL_TEXTS
-        ),
-        f"priorflow_coreset_{KEPT}": coreset,
     }
+
+
+def _coreset(default: FamilySpec, learn: LearnSpec) -> Method:
+    return Method(
+        name=f"priorflow_coreset_{KEPT}",
+        make=lambda frozen, seed: Coreset(frozen(), default, learn, seed=seed, size=KEPT),
+        said={"family": str(default), "learn": str(learn), "kept": KEPT},
+        files=("coreset.py",),
+    )
+
+
+def _alone(name: str, learn: LearnSpec) -> Method:
+    """Return a family as its name alone gives it, at the parts of the model that it is about."""
+    family, parts = FamilySpec(name=name), PARTS.get(name, ("lora",))
+    return Method(
+        name=name,
+        make=lambda frozen, seed: Adapted(_at(frozen(), parts), family, lambda _: learn, seed=seed),
+        said={"family": str(family), "learn": str(learn), "parts": parts},
+    )
+
+
+def _at(frozen: Frozen, parts: tuple[Part, ...]) -> Frozen:
+    """Return the model with parts to adapt; what enters its first adapted layer is the same for all parts."""
+    if frozen.model.spec.parts == parts:
+        return frozen
+    return replace(frozen, model=AdaptedModel(replace(frozen.model.spec, parts=parts)))
 
 
 def _ivon(name: str, learn: LearnSpec, *, rate: float) -> Method:
@@ -138,7 +160,7 @@ def _ivon(name: str, learn: LearnSpec, *, rate: float) -> Method:
         name=name,
         make=lambda frozen, seed: Ivon(frozen(), schedule, draws=draws, seed=seed, rate=rate),
         said={"schedule": str(schedule), "draws": draws, "rate": rate},
-        files=("chain.py", "ivon.py"),
+        files=("ivon.py",),
     )
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, pad
 
-from benchmarks.study.learners import bytes_of
+from benchmarks.study.chain import bytes_of
 from posterior import moments, regression
 from posterior.regression import DEVIATIONS
 

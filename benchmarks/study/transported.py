@@ -39,8 +39,8 @@ from typing import Final, Protocol, final
 import torch
 from torch import Tensor
 
+from benchmarks.study.chain import bytes_of
 from benchmarks.study.heads import Counting
-from benchmarks.study.learners import bytes_of
 from benchmarks.study.streams import Example
 from posterior import generative, moments
 from posterior.moments import Moments

@@ -9,8 +9,8 @@ from itertools import accumulate
 import pytest
 import torch
 
+from benchmarks.study.chain import Frozen, bytes_of
 from benchmarks.study.coreset import Coreset, without
-from benchmarks.study.learners import Frozen, bytes_of
 from benchmarks.study.streams import Example
 from posterior.family import Tensors
 from tests.app.encoders import small_encoder

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.study.chain import Frozen
 from benchmarks.study.ivon import Gaussian, Ivon, base, grown, learned, next_prior, still
-from benchmarks.study.learners import Frozen
 from benchmarks.study.streams import Example
 from posterior.family import Draw, Slot
 from tests.app.encoders import small_encoder

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.study.learners import Frozen
+from benchmarks.study.chain import Frozen
 from benchmarks.study.lora_priors import Adjusted, Anchored, LoraPriors, adjusted
 from benchmarks.study.streams import Example
 from posterior.families import make_family
