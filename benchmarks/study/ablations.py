@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.mails_stream import ROOT
 from benchmarks.study.__main__ import run
+from benchmarks.study.ancestors import SAMPLE, Ancestral
 from benchmarks.study.branches import MOST, SURPRISE, Branches
 from benchmarks.study.ceilings import Headed
 from benchmarks.study.former import Summary, all_rows
@@ -45,7 +46,7 @@ from priorflow.learning import family_spec, learn_spec
 from priorflow.run import machine
 from trainers.window import FamilySpec, LearnSpec
 
-STREAMS: Final = ("mails", "vader", "news")
+STREAMS: Final = ("mails", "vader", "news", "recurring")
 SEED: Final = 1
 # Of the study's own methods those that the ablations are read beside.
 BESIDE: Final = (PRIORFLOW, LORA, "joint", "frozen_panel", "frozen_after_4", "blob", "frozen_lda")
@@ -80,6 +81,12 @@ def ablations(settings: Settings) -> dict[str, Method]:
             )
         ),
         _transported("features_in_sequence_head_transported", point, likeliest),
+        Method(
+            name="ancestors",
+            make=lambda at_hand, seed: Ancestral(at_hand(), ours, learn, seed),
+            said={"family": str(ours), "learn": str(learn), "sample": SAMPLE},
+            files=("ancestors.py",),
+        ),
         _branches("branches", point, likeliest, pi_new=settings.learn.pi_new),
     ]
     return {method.name: method for method in made}
