@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import torch
 
@@ -19,8 +19,6 @@ from benchmarks.study.streams import Stream
 from benchmarks.study.targets import comparisons, control, targets
 from benchmarks.study.walk import Trace
 from priorflow.run import machine
-
-NOT_BUILT: Final = ("gaussian_lowrank, bora, bhpeft and monteclora as methods",)
 
 
 def summarised(
@@ -46,7 +44,6 @@ def summarised(
         "targets": [*targets(rows, found, main), *control(found, shuffled)],
         "curves": all_curves({name: curves(traces, name, pi_new) for name in names}, former, names, told_of),
         "missing": _missing({place(row) for row in rows}, names, chosen, main),
-        "not_built": list(NOT_BUILT),
     }
 
 
