@@ -184,7 +184,7 @@ PANELS: Final[tuple[Mutant, ...]] = (
             "curvature is the last window's alone",
             "before.curvature + curvature)",
             "0 * before.curvature + curvature)",
-            _PANEL + "test_the_head_that_divides_learns_in_turn_and_answers_as_by_itself",
+            _DIVIDED + "test_curvature_adds_up_window_by_window",
         ),
         (
             "curvature of a softmax without what its classes share",

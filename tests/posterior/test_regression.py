@@ -82,6 +82,17 @@ def test_doubt_is_the_inverse_of_the_precision_apart_from_what_logits_share(j: i
         torch.testing.assert_close(said, wanted)
 
 
+def test_curvature_adds_up_window_by_window() -> None:
+    """What the first window settled stays settled: the second adds its own, counted at its mode."""
+    (first, seen), (features, labels) = taught(), events(50, 1)
+    after = regression.learned(regression.factored(first, seen), features, labels)
+    for j, mode in enumerate(after.mean):
+        p = torch.softmax(with_one(features) @ mode.T, dim=1)
+        own = sum(torch.diag(row) - torch.outer(row, row) for row in p)
+        torch.testing.assert_close(after.curvature[j], first.curvature[j] + own)
+        assert float(first.curvature[j].trace()) > 1.0
+
+
 def test_no_event_changes_nothing() -> None:
     state, seen = taught()
     none = torch.zeros(0, D)
