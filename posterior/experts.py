@@ -43,3 +43,8 @@ DIVIDED: Final = tuple(
     for c in (0.5, 1.0, 2.0)
 )
 EXPERTS: Final = (*ROWS, *ALONE, *TOGETHER, *DIVIDED)
+
+
+def divides(expert: Expert) -> bool:
+    """Return whether it goes by a head that a window pushes off the classes it does not hold."""
+    return bool(expert.rows or expert.narrow or expert.wide)

@@ -24,6 +24,7 @@ ODDS: Final = tuple((pi, features) for pi in (0.01, 0.1) for features in (128.0,
 EXPERTS: Final = len(CONSTANTS) + 1 + len(ODDS)
 RARE: Final = (0.5, 50.0)  # before any event: so many of a new class, among so many
 _SURE: Final = 1e-4  # no expert's pi_new is nearer to 0 or 1
+MOST: Final = math.log((1 - _SURE) / _SURE)  # the same in log odds
 
 
 def nothing() -> Tensor:
@@ -50,12 +51,23 @@ def experts(counts: Tensor, fresh: Tensor, known: Tensor, *, width: int) -> Tens
     """
     flat = torch.zeros_like(fresh)
     said = [flat + _log_odds(pi) for pi in (*CONSTANTS, rate(counts))]
+    said += [log_odds.clamp(-MOST, 0.0) for log_odds in by_densities(fresh, known, width=width)]
+    return both(torch.stack(said))
+
+
+def by_densities(fresh: Tensor, known: Tensor, *, width: int) -> list[Tensor]:
+    """Return the log odds of a new class by each of `ODDS`, without a bound, (n,) each."""
+    said = []
     for pi, features in ODDS:
         t = features / width
         rival = torch.logsumexp(known * t, dim=-1) - math.log(known.shape[1])
-        said.append((_log_odds(pi) + fresh * t - rival).clamp(-_log_odds(1 - _SURE), 0.0))
-    odds = torch.stack(said)
-    return torch.nn.functional.logsigmoid(torch.stack([-odds, odds], dim=-1))
+        said.append(_log_odds(pi) + fresh * t - rival)
+    return said
+
+
+def both(log_odds: Tensor) -> Tensor:
+    """Return log [1 - pi, pi] of log odds, (..., 2)."""
+    return torch.nn.functional.logsigmoid(torch.stack([-log_odds, log_odds], dim=-1))
 
 
 def _log_odds(pi: float) -> float:

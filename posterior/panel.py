@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 
 from posterior import dictionary, moments, novelty, regression
-from posterior.experts import EXPERTS
+from posterior.experts import EXPERTS, divides
 from posterior.family import Tensors
-from posterior.folding import folded, once
+from posterior.folding import first_rows, folded, once
 from posterior.moments import Moments
 from posterior.pool import even, pooled, reweighted
 from posterior.predict import entropy
@@ -43,10 +43,12 @@ UNSEEN: Final = -1  # the truth of an event whose class was not known when it wa
 
 WORTH: Final = 20.0  # events that weights of before count for
 NEWNESS: Final = 5.0  # the same of who says that a class is new, whatever was heard
+LEFT: Final = 0.5  # of the say of those that divide, after a window of other classes alone
 LIKENESS: Final = (192.0, 0.05)  # of views and pieces: which row of a merged class a text resembles
 _EXPONENTS: Final = torch.tensor(
     [[e.rows, e.views, e.pieces, e.narrow, e.wide] for e in EXPERTS], dtype=torch.float64
 )
+_DIVIDES: Final = torch.tensor([divides(e) for e in EXPERTS])
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,24 @@ def heard(
         "rate": novelty.counted(panel.pool["rate"], ~old),
     }
     return replace(panel, pool=pool)
+
+
+def doubted(panel: Panel, truth: Tensor, labels: Sequence[str] = ()) -> Panel:
+    """Return the panel that believes those who divide less, for what a window of `truth` (n,) lacks.
+
+        w_h ~ w_h LEFT^m for h that divides, m the share of all events so far whose class it does not hold
+
+    Rows and regression are pushed off such classes, and no event of the window can tell. Those who generate
+    keep every class exactly. Without evidence yet nothing can be lost; `truth` as in `heard`.
+    """
+    count = panel.generative["count"]
+    held, own = set(truth.tolist()), first_rows(labels) or range(len(count))
+    lacks = torch.tensor([own[row] not in held for row in range(len(count))], dtype=torch.bool)
+    missing = float(count[lacks].sum() / count.sum().clamp(min=1.0))
+    if not missing:
+        return panel
+    say = torch.where(_DIVIDES, panel.pool["classes"] * LEFT**missing, panel.pool["classes"])
+    return replace(panel, pool=dict(panel.pool) | {"classes": say / say.sum()})
 
 
 def placed(ready: Heads, sight: Sight, truth: Tensor) -> Tensor:

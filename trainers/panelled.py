@@ -94,6 +94,7 @@ class Panelled:
         if self.panel is not None and before:
             state = self._heard(state, sight, members, tasks, draws, before)
         truth = torch.tensor([labels.index(label) for _, label in members])
+        state = panel.doubted(state, truth, labels)
         rows = truth if self.heads is None else panel.placed(self.heads, sight, truth)
         return panel.learned(state, sight, rows, classes=len(labels))
 

@@ -29,7 +29,7 @@ from benchmarks.study.streams import Example, Stream, streams
 from posterior import panel
 from posterior.calibration import ece
 from posterior.dictionary import Dictionary
-from posterior.experts import EXPERTS
+from posterior.experts import EXPERTS, divides
 from posterior.panel import Panel
 from posterior.pool import even, pooled, reweighted
 from posterior.sight import glance
@@ -42,7 +42,7 @@ from trainers.update import spread_over
 STREAMS: Final = ("mails", "vader", "r8", "recurring")
 RESULT: Final = RESULTS / "hearing.json"
 # Rows know nothing here, so experts that go by them alone are one expert too often.
-GENERATIVE: Final = torch.tensor([not (e.rows or e.narrow or e.wide) for e in EXPERTS])
+GENERATIVE: Final = torch.tensor([not divides(e) for e in EXPERTS])
 ALL: Final = torch.tensor([not e.rows for e in EXPERTS])
 FLAT: Final = 0.03  # texts that every piece is taken to have stood in; of .01, .03, .1, .3 and 1 the best
 

@@ -68,16 +68,9 @@ def _without_rate(counts: Tensor, seen: Glance) -> Tensor:
 
 def _unbounded(counts: Tensor, seen: Glance) -> Tensor:
     """Return constants, and the panel's odds without the bound at even ones."""
-    bound = float(torch.tensor(1e-4).logit())
-    odds = []
-    for pi, features in novelty.ODDS:
-        t = features / seen.width
-        rival = torch.logsumexp(seen.last * t, dim=-1) - torch.tensor(float(seen.last.shape[1])).log()
-        odds.append((torch.tensor(pi).logit() + seen.fresh * t - rival).clamp(bound, -bound))
-    said = torch.stack(odds)
-    return torch.cat(
-        [_ours(counts, seen)[:FIRST], torch.nn.functional.logsigmoid(torch.stack([-said, said], dim=-1))]
-    )
+    odds = torch.stack(novelty.by_densities(seen.fresh, seen.last, width=seen.width))
+    said = novelty.both(odds.clamp(-novelty.MOST, novelty.MOST))
+    return torch.cat([_ours(counts, seen)[:FIRST], said])
 
 
 RULES: Final[Mapping[str, Rule]] = {

@@ -13,6 +13,7 @@ _POOL = "tests/posterior/test_pool.py::"
 _PIECES = "tests/posterior/test_dictionary.py::"
 _ORDERS = "tests/trainers/test_panelled.py::"
 _LANGUAGE = "tests/trainers/test_language.py::"
+_LACKS = _PANEL + "test_what_a_window_lacks_"
 _HEARD = _ORDERS + "test_pools_hear_what_the_parent_said_of_the_window"
 _NOVEL = _PANEL + "test_what_no_class_explains_is_likelier_new"
 
@@ -36,12 +37,12 @@ PANELS: Final[tuple[Mutant, ...]] = (
     *bugs(
         "novelty",
         "posterior/novelty.py",
-        ("the odds are upside down", "stack([-odds, odds]", "stack([odds, -odds]", _NOVEL),
+        ("the odds are upside down", "stack([-log_odds, log_odds]", "stack([log_odds, -log_odds]", _NOVEL),
         ("what known classes explain is called new", "+ fresh * t - rival", "- fresh * t + rival", _NOVEL),
         (
             "a strange text is proof of a new class",
-            ".clamp(-_log_odds(1 - _SURE), 0.0)",
-            ".clamp(-_log_odds(1 - _SURE), _log_odds(1 - _SURE))",
+            "log_odds.clamp(-MOST, 0.0)",
+            "log_odds.clamp(-MOST, MOST)",
             _ODDS + "test_densities_multiply_the_odds_up_to_even",
         ),
         (
@@ -54,6 +55,24 @@ PANELS: Final[tuple[Mutant, ...]] = (
     *bugs(
         "panel",
         "posterior/panel.py",
+        (
+            "those that divide keep their say of classes that a window lacks",
+            "* LEFT**missing, panel",
+            "* 1.0, panel",
+            _LACKS + "costs_those_that_divide_of_their_say",
+        ),
+        (
+            "a window's new classes are lacked",
+            "own[row] not in held",
+            "own[row] in held",
+            _LACKS + "costs_those_that_divide_of_their_say",
+        ),
+        (
+            "a merged class is lacked, where another row of it was learned",
+            "held, own = set(truth.tolist()), first_rows(labels) or range(len(count))",
+            "held, own = set(truth.tolist()), range(len(count))",
+            _PANEL + "test_a_window_that_lacks_nothing_leaves_all_their_say",
+        ),
         (
             "the rate counts classes that were known",
             'novelty.counted(panel.pool["rate"], ~old)',
@@ -248,6 +267,12 @@ PANELS: Final[tuple[Mutant, ...]] = (
     *bugs(
         "panelled",
         "trainers/panelled.py",
+        (
+            "nobody is doubted after a window",
+            "state = panel.doubted(state, truth, labels)",
+            "pass",
+            _ORDERS + "test_a_window_of_new_classes_alone_leaves_those_that_divide_half_their_say",
+        ),
         (
             "nobody is heard",
             "state = self._heard(state, sight, members, tasks, draws, before)",

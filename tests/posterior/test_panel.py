@@ -254,6 +254,27 @@ def test_at_first_everybody_is_heard_alike() -> None:
     assert at_first.tolist() == pytest.approx([1 / len(EXPERTS)] * len(EXPERTS))
 
 
+@pytest.mark.parametrize("held", [[4, 5], [0, 4], [0, 1, 3], [2]])
+def test_what_a_window_lacks_costs_those_that_divide_of_their_say(held: list[int]) -> None:
+    """By the share of all events so far whose class it does not hold; of classes alike, half of it."""
+    state = taught(4)
+    count = state.generative["count"]
+    lacks = [k for k in range(4) if k not in held]
+    after = panel.doubted(state, torch.tensor(held), "abcdef").pool["classes"]
+    divide = torch.tensor([e.rows + e.narrow + e.wide > 0 for e in EXPERTS])
+    left = 0.5 ** float(count[lacks].sum() / count.sum())
+    assert float(after.sum()) == pytest.approx(1.0)
+    assert (after[divide] / after[0]).tolist() == pytest.approx([1.0] * int(divide.sum()))
+    assert (after[~divide] / after[0]).tolist() == pytest.approx([1 / left] * int((~divide).sum()))
+
+
+def test_a_window_that_lacks_nothing_leaves_all_their_say() -> None:
+    state, founded = taught(4), panel.founded(events(3, 2, 0)[0])
+    assert panel.doubted(state, torch.tensor([3, 0, 2, 1, 5])) is state
+    assert panel.doubted(state, torch.tensor([0, 2, 1]), "abcb") is state  # a row of a merged class
+    assert panel.doubted(founded, torch.tensor([0, 1])) is founded
+
+
 def test_new_classes_are_expected_where_they_came() -> None:
     state, (features, _) = taught(), events(60, 3, 9)
     never = torch.full((60,), panel.UNSEEN)

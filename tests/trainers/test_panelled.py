@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModel
 
 from posterior import panel
+from posterior.experts import EXPERTS, divides
 from posterior.family import Tensors
 from posterior.panel import NEW
 from posterior.tensors import to_bytes
@@ -185,3 +186,21 @@ def test_pools_hear_what_the_parent_said_of_the_window(
     for name, weights in wanted.items():
         assert torch.allclose(after.pool[name], weights, atol=1e-9)
         assert not torch.allclose(after.pool[name], before.pool[name], atol=1e-5)
+
+
+def test_a_window_of_new_classes_alone_leaves_those_that_divide_half_their_say(
+    model: AdaptedModel, both: list[Outcome]
+) -> None:
+    """Rows are pushed off the known classes there, and nothing in it could tell."""
+    parent = both[1].tensors
+    asked = order(2, parent, known=True, family=BLOB, learn=PANELLED)
+    other = tuple((text, "other") for text, _ in asked.members)
+    told = Local(model).carry_out(replace(asked, members=other, labels=(*asked.labels, "other")))
+    before, after = (panel.restore(tensors)[0] for tensors in (parent, told.tensors))
+    assert before is not None
+    assert after is not None
+    ratio = after.pool["classes"] / before.pool["classes"]
+    divide = torch.tensor([divides(e) for e in EXPERTS])
+    rows, others = ratio[divide], ratio[~divide]
+    assert torch.allclose(rows, others[0] / 2)
+    assert torch.allclose(others, others[0])
