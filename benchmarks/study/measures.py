@@ -34,6 +34,9 @@ def measures(trace: Trace, *, pi_new: float) -> dict[str, Any]:
         "final_accuracy_balanced": balanced(trace.final),
         "final_ece": scores.score(list(map(_prediction, trace.final)), pi_new=pi_new).ece,
         "final_ece_adaptive": adaptive_ece(sure_at_end),
+        "final_ece_known": scores.score(
+            list(map(_prediction, map(among_known, trace.final))), pi_new=pi_new
+        ).ece,
         "forgetting": scores.forgetting(trace.matrix),
         "backward_transfer": backward_transfer(trace.matrix),
         "prequential_accuracy": total and total.accuracy,
@@ -48,6 +51,15 @@ def measures(trace: Trace, *, pi_new: float) -> dict[str, Any]:
         "last_learn_cpu_seconds": trace.learn_cpu[-1],
         "bytes_carried": trace.carried,
     }
+
+
+def among_known(one: Told) -> Told:
+    """Return what is said of a text that is of a known class: nothing is kept for any other."""
+    forecast = {label: p for label, p in (one.forecast or {}).items() if label != NEW}
+    whole = math.fsum(forecast.values())
+    if not whole:
+        return one
+    return replace(one, forecast={label: p / whole for label, p in forecast.items()} | {NEW: 0.0})
 
 
 def learning_accuracy(matrix: scores.Matrix) -> float | None:

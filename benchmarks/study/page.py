@@ -37,6 +37,8 @@ COLUMNS: Final = (
     ("preq. ECE", "prequential_ece"),
     ("by mass", "prequential_ece_adaptive"),
     ("AUROC new", "new_class_auroc"),
+    ("final ECE", "final_ece"),
+    ("among known", "final_ece_known"),
 )
 SPREAD: Final = ("final_accuracy", NLL, NLL_SCALED)  # shown with an interval over seeds
 

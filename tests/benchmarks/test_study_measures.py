@@ -88,6 +88,17 @@ def test_bins_of_as_many_texts_part_what_bins_of_equal_width_hide() -> None:
     assert found["final_ece_adaptive"] == found["prequential_ece_adaptive"] > 1.3 * found["final_ece"]
 
 
+def test_what_is_kept_for_the_unseen_is_left_out_among_known_classes() -> None:
+    """Of texts of before, where all that comes is new: four in five are right, and as sure as that."""
+    said = {"a": 0.2 * 0.8, "b": 0.2 * 0.2, NEW: 0.8}
+    final = [Told(0, 3, "a", said)] * 8 + [Told(0, 3, "b", said)] * 2
+    found = measures(_trace(final, final), pi_new=0.01)
+    assert found["final_ece"] == pytest.approx(0.8 - 0.16)
+    assert found["final_ece_known"] == pytest.approx(0.0)
+    silent = [Told(0, 3, "a", {"a": 0.9, "b": 0.1})]  # says nothing of new classes: nothing is kept
+    assert measures(_trace(silent, silent), pi_new=0.5)["final_ece_known"] == pytest.approx(0.1)
+
+
 @given(SCORED, st.randoms(use_true_random=False))
 def test_calibration_by_mass_has_no_order_and_few_texts_are_enough(
     scored: list[tuple[float, bool]], rng: random.Random
