@@ -4,7 +4,8 @@
 
 The panel's heads alone on the frozen encoder, no adapter learned and rows that know nothing. Texts of known
 classes are asked about before their window is learned; what is said of new classes is left out. Each panel is
-reweighted window by window as the panel is:
+reweighted window by window as the panel is, but for what it takes off those who divide after a window that
+lacks known classes:
 
     flat            pieces under a flat prior: before its own evidence a class holds each for as likely
     generative      no softmax regression
