@@ -102,10 +102,11 @@ def test_erased_no_record_of_our_topics_holds_the_text_and_no_other_letter_is_lo
     before = list_letters(kafka, dead)
     assert looked(settings, write=False)[dead]["buried"] == []
     assert b"Ada" in values(kafka, dead)
-    for _ in range(2):  # the second time it stands already
-        row = looked(settings)[dead]
-        assert row["letters"] == row["buried"] == [f"{dead}[0]@{n}" for n in (0, 2, 3)]
-        assert (row["command"], row["left"]) == (None, "nothing but what compaction drops, within two hours")
+    row, again = looked(settings)[dead], looked(settings)[dead]
+    assert row["letters"] == row["buried"] == [f"{dead}[0]@{n}" for n in (0, 2, 3)]
+    assert (row["command"], row["left"]) == (None, "nothing but what compaction drops, within two hours")
+    # The second time it stands already, or compaction came between.
+    assert again in (row, {**row, "letters": [], "buried": [], "left": "nothing"})
     shown = [one for one in before if b"Ada" not in (SAID[one.position.offset][1] or b"")]
     assert list_letters(kafka, dead) == shown
     soon(kafka, dead, b"Ada")
