@@ -22,6 +22,7 @@ from priorflow.run import machine
 RESULTS: Final = Path(__file__).parent / "results"
 SUMMARY: Final = "summary.json"
 PAGE: Final = ROOT / "docs" / "evidence.md"
+FRONT: Final = ROOT / "README.md"
 BEGIN, END = "<!-- written by benchmarks.study -->", "<!-- to here -->"
 NLL: Final = "prequential_nll"
 NLL_SCALED: Final = f"{NLL}{SCALED}"  # not in a row: the NLL of the method's other reading
@@ -77,6 +78,20 @@ def in_short(said: Mapping[str, Any]) -> str:
         cells = [_cell(values, "final_accuracy") for values in (ours, lora, joint)]
         cells += [_cell(values, "forgetting") for values in (ours, lora)]
         cells += [_cell(ours, NLL), _cell(lora, NLL), named, _cell(ours, "prequential_ece")]
+        lines.append(_line(stream, *cells))
+    return "\n".join(lines)
+
+
+def at_a_glance(said: Mapping[str, Any]) -> str:
+    """Return what the front page shows: the main streams, the default between fine-tuning and retraining."""
+    ends = ("accuracy at the end", "fine-tuned LoRA's", "retraining's")
+    heads = (*ends, "forgotten", "LoRA's", "nats an event, foretold", "LoRA's")
+    lines = [_line("stream", *heads), "|---" * (len(heads) + 1) + "|"]
+    for stream in said["main"]:
+        ours, lora = (_values(said, stream, method) for method in (PRIORFLOW, LORA))
+        joint = _values(said, stream, retrained(said["rows"], stream))
+        cells = [_cell(values, "final_accuracy") for values in (ours, lora, joint)]
+        cells += [_cell(values, name) for name in ("forgetting", NLL) for values in (ours, lora)]
         lines.append(_line(stream, *cells))
     return "\n".join(lines)
 
@@ -171,7 +186,8 @@ def publish(said: Mapping[str, Any], *, quick: bool) -> None:
     (RESULTS / SUMMARY).write_text(text, encoding="utf-8")
     for file, drawing in drawn(said).items():
         (RESULTS / file).write_text(drawing, encoding="utf-8")
-    PAGE.write_text(published(PAGE.read_text(encoding="utf-8"), part_of_page(said)), encoding="utf-8")
+    for page, part in ((PAGE, part_of_page(said)), (FRONT, at_a_glance(said))):
+        page.write_text(published(page.read_text(encoding="utf-8"), part), encoding="utf-8")
 
 
 def record(path: Path, *, name: str, how: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,18 @@ import pytest
 from benchmarks.study.curves import POINTS, curves, drawn_beside
 from benchmarks.study.figures import drawn
 from benchmarks.study.methods import JOINT, LORA, PRIORFLOW
-from benchmarks.study.page import BEGIN, END, PAGE, RESULTS, in_short, part_of_page, published, results_table
+from benchmarks.study.page import (
+    BEGIN,
+    END,
+    FRONT,
+    PAGE,
+    RESULTS,
+    at_a_glance,
+    in_short,
+    part_of_page,
+    published,
+    results_table,
+)
 from benchmarks.study.seeds import half_width
 from benchmarks.study.walk import Told, Trace
 
@@ -111,11 +124,14 @@ def test_in_short_names_the_best_of_the_others() -> None:
     assert "1.300, `blob_scaled`" in short
 
 
-def test_the_page_shows_the_result_as_it_is_written() -> None:
+@pytest.mark.parametrize(("file", "part"), [(PAGE, part_of_page), (FRONT, at_a_glance)])
+def test_the_page_shows_the_result_as_it_is_written(
+    file: Path, part: Callable[[Mapping[str, Any]], str]
+) -> None:
     said = json.loads((RESULTS / "summary.json").read_text(encoding="utf-8"))
-    page = PAGE.read_text(encoding="utf-8")
-    assert part_of_page(said) in page
-    assert published(page, part_of_page(said)) == page
+    page = file.read_text(encoding="utf-8")
+    assert part(said) in page
+    assert published(page, part(said)) == page
 
 
 def test_prose_beside_the_tables_has_no_measured_figure_that_could_go_stale() -> None:
