@@ -21,6 +21,7 @@ from benchmarks.study.__main__ import run
 from benchmarks.study.ancestors import SAMPLE, Ancestral
 from benchmarks.study.branches import MOST, SURPRISE, Branches
 from benchmarks.study.ceilings import Headed
+from benchmarks.study.changed import changes_table, minus
 from benchmarks.study.former import Summary, all_rows
 from benchmarks.study.kept import HOME, Shelf, shelf
 from benchmarks.study.learners import Adapted
@@ -127,16 +128,7 @@ def summarised(
     held: Shelf, made: Sequence[Stream], chosen: Sequence[Method], former: Summary
 ) -> dict[str, Any]:
     """Return a row for every run that is there, or was told of."""
-    pi_new, rows = held.settings.learn.pi_new, []
-    for stream in made:
-        for method in chosen:
-            kept = held.find(stream, method, SEED if method.seeded else 0)
-            if kept is not None:
-                found = measures(kept.trace, pi_new=pi_new)
-                rounded = {k: round(v, 5) if isinstance(v, float) else v for k, v in found.items()}
-                rows.append(
-                    {"stream": stream.name, "method": method.name, "seed": SEED, **rounded, "code": kept.code}
-                )
+    rows = [row for stream in made for row in _rows(held, stream, chosen)]
     return {
         "name": "ablations",
         "date": datetime.now(UTC).date().isoformat(),
@@ -146,11 +138,30 @@ def summarised(
     }
 
 
+def _rows(held: Shelf, stream: Stream, chosen: Sequence[Method]) -> list[dict[str, Any]]:
+    """Return a stream's rows; where the default was run too, with what a run is minus the default's."""
+    found = {m.name: held.find(stream, m, SEED if m.seeded else 0) for m in chosen}
+    kept = {name: run for name, run in found.items() if run is not None}
+    default, pi_new = kept.get(PRIORFLOW), held.settings.learn.pi_new
+    rows = []
+    for name, made in kept.items():
+        row: dict[str, Any] = {"stream": stream.name, "method": name, "seed": SEED, "code": made.code}
+        said = measures(made.trace, pi_new=pi_new)
+        row |= {k: round(v, 5) if isinstance(v, float) else v for k, v in said.items()}
+        if default is not None and name != PRIORFLOW:
+            row["minus"] = minus(made.trace, default.trace, pi_new=pi_new)
+        rows.append(row)
+    return rows
+
+
 def tables(said: Mapping[str, Any]) -> str:
-    """Return the rows as tables of a page, one for each stream."""
-    names = dict.fromkeys(row["stream"] for row in said["rows"])
-    parts = (f"### {name}\n\n{results_table(said, name)}" for name in names)
-    return "\n\n".join([f"Written {said['date']}.", *parts])
+    """Return the rows as tables of a page: all of them minus the default's, then one for each stream."""
+    rows = said["rows"]
+    changes = changes_table(rows, list(dict.fromkeys(row["method"] for row in rows)))
+    parts = [
+        f"### {name}\n\n{results_table(said, name)}" for name in dict.fromkeys(row["stream"] for row in rows)
+    ]
+    return "\n\n".join([f"Written {said['date']}.", f"### Minus the default\n\n{changes}", *parts])
 
 
 def main() -> None:
