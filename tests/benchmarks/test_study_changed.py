@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 import pytest
 
 from benchmarks.study.ablations import PAGE, RESULT, tables
 from benchmarks.study.changed import FINAL, NLL, changes_table, minus
-from benchmarks.study.page import published
+from benchmarks.study.page import BEGIN, published
 from benchmarks.study.walk import Told, Trace
 
 
@@ -57,3 +58,11 @@ def test_the_page_shows_the_result_as_it_is_written() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert tables(said) in page
     assert published(page, tables(said)) == page
+
+
+def test_a_figure_in_the_lessons_is_one_of_the_tables() -> None:
+    _, _, lessons = PAGE.read_text(encoding="utf-8").partition("## What the parts of the default are worth")
+    prose, _, measured = lessons.partition(BEGIN)
+    told, held = (set(re.findall(r"(?<!\d)\.\d{3}", text)) for text in (prose, measured))
+    assert told
+    assert told - held == set()
