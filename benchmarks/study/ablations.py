@@ -21,7 +21,7 @@ from benchmarks.study.__main__ import run
 from benchmarks.study.ancestors import SAMPLE, Ancestral
 from benchmarks.study.branches import MOST, SURPRISE, Branches
 from benchmarks.study.ceilings import Headed
-from benchmarks.study.changed import changes_table, minus
+from benchmarks.study.changed import changes_table, minus, without_stale
 from benchmarks.study.former import Summary, all_rows
 from benchmarks.study.kept import HOME, Shelf, shelf
 from benchmarks.study.learners import Adapted
@@ -129,12 +129,14 @@ def summarised(
 ) -> dict[str, Any]:
     """Return a row for every run that is there, or was told of."""
     rows = [row for stream in made for row in _rows(held, stream, chosen)]
+    done = {row["stream"] for row in rows if row["method"] == PRIORFLOW}
+    told = {"rows": without_stale(former.get("rows", ()), done)}
     return {
         "name": "ablations",
         "date": datetime.now(UTC).date().isoformat(),
         "machine": {**machine(), "torch": torch.__version__},
         "how": f"seed {SEED}; settings of the default but for what the name says",
-        "rows": all_rows(rows, former, [s.name for s in made], [m.name for m in chosen]),
+        "rows": all_rows(rows, told, [s.name for s in made], [m.name for m in chosen]),
     }
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
+from benchmarks.study.cells import line, signed
 from benchmarks.study.methods import PRIORFLOW
 from benchmarks.study.paired import Difference, both, costs, difference, final_rights
 from benchmarks.study.walk import Trace
@@ -28,6 +29,11 @@ def minus(changed: Trace, default: Trace, *, pi_new: float) -> dict[str, dict[st
     return {name: _said(difference(*pair)) for name, pair in pairs.items() if pair[0]}
 
 
+def without_stale(rows: Sequence[Row], done: Collection[str]) -> list[Row]:
+    """Return rows told earlier; of a stream whose default is at hand, another run of it was beside them."""
+    return [{k: v for k, v in row.items() if k != "minus" or row["stream"] not in done} for row in rows]
+
+
 def _said(found: Difference) -> dict[str, Any]:
     interval = [round(found.low, DIGITS), round(found.high, DIGITS)]
     return {"value": round(found.value, DIGITS), "interval": interval, "texts": found.texts}
@@ -47,10 +53,10 @@ def changes_table(rows: Sequence[Row], methods: Sequence[str]) -> str:
         "CPU, times",
     )
     ours = {row["stream"]: row for row in rows if row["method"] == PRIORFLOW}
-    lines = [_line(*heads), "|---" * len(heads) + "|"]
+    lines = [line(*heads), "|---" * len(heads) + "|"]
     told = [row for row in rows if "minus" in row and row["stream"] in ours]
     lines += [
-        _line(f"`{name}`", row["stream"], *_cells(row, ours[row["stream"]]))
+        line(f"`{name}`", row["stream"], *_cells(row, ours[row["stream"]]))
         for name in methods
         for row in told
         if row["method"] == name
@@ -61,7 +67,7 @@ def changes_table(rows: Sequence[Row], methods: Sequence[str]) -> str:
 def _cells(row: Row, default: Row) -> list[str]:
     final, nll = (_paired(row["minus"].get(name)) for name in (FINAL, NLL))
     apart = (
-        "-" if row.get(name) is None else _signed(row[name] - default[name])
+        "-" if row.get(name) is None else signed(row[name] - default[name])
         for name in ("forgetting", "learning_accuracy")
     )
     return [*final, *apart, *nll, f"{row['cpu_seconds'] / default['cpu_seconds']:.2f}"]
@@ -70,13 +76,4 @@ def _cells(row: Row, default: Row) -> list[str]:
 def _paired(found: Mapping[str, Any] | None) -> tuple[str, str]:
     if found is None:
         return "-", "-"
-    return _signed(found["value"]), " to ".join(map(_signed, found["interval"]))
-
-
-def _signed(value: float) -> str:
-    said = f"{value:+.3f}"
-    return ".000" if float(said) == 0 else said.replace("0.", ".", 1)
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
+    return signed(found["value"]), " to ".join(map(signed, found["interval"]))

@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 
 from benchmarks.mails_stream import ROOT
+from benchmarks.study.cells import line, number
 from benchmarks.study.figures import drawn, figures
 from benchmarks.study.methods import LORA, PRIORFLOW
 from benchmarks.study.readings import SCALED
@@ -52,14 +53,14 @@ def results_table(said: Mapping[str, Any], stream: str) -> str:
     held = {name: _values(said, stream, name) for name in names if not name.endswith(SCALED)}
     columns = [(head, name) for head, name in COLUMNS if any(name in values for values in held.values())]
     heads = [head for head, _ in columns]
-    lines = [_line("method", "seeds", *heads, "CPU s", "of the last window", "kB carried")]
+    lines = [line("method", "seeds", *heads, "CPU s", "of the last window", "kB carried")]
     lines.append("|---" * (len(columns) + 5) + "|")
     for method, values in held.items():
         rows = rows_of(said["rows"], stream, method)
         cells = [_cell(values, name) for _, name in columns]
         cpu = statistics.fmean(values["cpu_seconds"]), statistics.fmean(values["last_learn_cpu_seconds"])
         tail = f"{cpu[0]:.0f}", f"{cpu[1]:.1f}", f"{rows[0]['bytes_carried'] / 1000:,.0f}"
-        lines.append(_line(f"`{method}`", str(len(rows)), *cells, *tail))
+        lines.append(line(f"`{method}`", str(len(rows)), *cells, *tail))
     return "\n".join(lines)
 
 
@@ -68,7 +69,7 @@ def in_short(said: Mapping[str, Any]) -> str:
     accuracies = ("final", "LoRA's", "retraining's")
     costs = ("preq. NLL", "LoRA's", "least of others, scaled")
     heads = (*accuracies, "forgetting", "LoRA's", *costs, "preq. ECE")
-    lines = [_line("stream", *heads), "|---" * (len(heads) + 1) + "|"]
+    lines = [line("stream", *heads), "|---" * (len(heads) + 1) + "|"]
     for stream in dict.fromkeys(r["stream"] for r in said["rows"] if r["method"] == PRIORFLOW):
         ours, lora = (_values(said, stream, method) for method in (PRIORFLOW, LORA))
         joint = _values(said, stream, retrained(said["rows"], stream))
@@ -78,7 +79,7 @@ def in_short(said: Mapping[str, Any]) -> str:
         cells = [_cell(values, "final_accuracy") for values in (ours, lora, joint)]
         cells += [_cell(values, "forgetting") for values in (ours, lora)]
         cells += [_cell(ours, NLL), _cell(lora, NLL), named, _cell(ours, "prequential_ece")]
-        lines.append(_line(stream, *cells))
+        lines.append(line(stream, *cells))
     return "\n".join(lines)
 
 
@@ -86,13 +87,13 @@ def at_a_glance(said: Mapping[str, Any]) -> str:
     """Return what the front page shows: the main streams, the default between fine-tuning and retraining."""
     ends = ("accuracy at the end", "fine-tuned LoRA's", "retraining's")
     heads = (*ends, "forgotten", "LoRA's", "nats an event, foretold", "LoRA's")
-    lines = [_line("stream", *heads), "|---" * (len(heads) + 1) + "|"]
+    lines = [line("stream", *heads), "|---" * (len(heads) + 1) + "|"]
     for stream in said["main"]:
         ours, lora = (_values(said, stream, method) for method in (PRIORFLOW, LORA))
         joint = _values(said, stream, retrained(said["rows"], stream))
         cells = [_cell(values, "final_accuracy") for values in (ours, lora, joint)]
         cells += [_cell(values, name) for name in ("forgetting", NLL) for values in (ours, lora)]
-        lines.append(_line(stream, *cells))
+        lines.append(line(stream, *cells))
     return "\n".join(lines)
 
 
@@ -107,7 +108,7 @@ def _cell(values: Values, name: str) -> str:
     if name not in values:
         return "-"
     half = half_width(values[name]) if name in SPREAD else None
-    return _number(statistics.fmean(values[name])) + (f" ± {_number(half)}" if half is not None else "")
+    return number(statistics.fmean(values[name])) + (f" ± {number(half)}" if half is not None else "")
 
 
 def targets_table(said: Mapping[str, Any]) -> str:
@@ -115,25 +116,15 @@ def targets_table(said: Mapping[str, Any]) -> str:
     if not said["targets"]:
         return "None can be judged yet: each needs a run of `priorflow`."
     heads = ("stream", "what", "target", "measured", "95 % interval", "over", "verdict")
-    lines = [_line(*heads), "|---" * len(heads) + "|"]
+    lines = [line(*heads), "|---" * len(heads) + "|"]
     for row in said["targets"]:
-        interval = " to ".join(map(_number, row["interval"])) if row["interval"] else "-"
-        goal = f"{row['bound']} {_number(row['target'])}"
+        interval = " to ".join(map(number, row["interval"])) if row["interval"] else "-"
+        goal = f"{row['bound']} {number(row['target'])}"
         over = row.get("over") or "-"
         lines.append(
-            _line(row["stream"], row["what"], goal, _number(row["measured"]), interval, over, row["verdict"])
+            line(row["stream"], row["what"], goal, number(row["measured"]), interval, over, row["verdict"])
         )
     return "\n".join(lines)
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
 
 
 def part_of_page(said: Mapping[str, Any]) -> str:

@@ -1,17 +1,16 @@
-"""What a change does is told text by text, and the page tells what the file holds."""
+"""What a change does is told text by text, and the prose tells what the table does."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from typing import Any
 
 import pytest
 
-from benchmarks.study.ablations import PAGE, RESULT, tables
-from benchmarks.study.changed import FINAL, NLL, changes_table, minus
-from benchmarks.study.page import BEGIN, published
+from benchmarks.study.ablations import PAGE
+from benchmarks.study.changed import FINAL, NLL, changes_table, minus, without_stale
+from benchmarks.study.page import BEGIN
 from benchmarks.study.walk import Told, Trace
 
 
@@ -53,16 +52,18 @@ def test_a_row_without_the_default_beside_it_is_not_told() -> None:
     assert "`m`" not in changes_table([changed], ["m"])
 
 
-def test_the_page_shows_the_result_as_it_is_written() -> None:
-    said = json.loads(RESULT.read_text(encoding="utf-8"))
-    page = PAGE.read_text(encoding="utf-8")
-    assert tables(said) in page
-    assert published(page, tables(said)) == page
+def test_what_was_told_of_another_run_of_the_default_is_told_no_more() -> None:
+    rows = [_row("m", minus={}), {**_row("m", minus={}), "stream": "news"}]
+    kept, gone = without_stale(rows, {"news"})
+    assert kept == rows[0]
+    assert gone == {**_row("m"), "stream": "news"}
 
 
-def test_a_figure_in_the_lessons_is_one_of_the_tables() -> None:
+def test_a_figure_in_the_lessons_is_one_of_the_table_s() -> None:
     _, _, lessons = PAGE.read_text(encoding="utf-8").partition("## What the parts of the default are worth")
     prose, _, measured = lessons.partition(BEGIN)
+    _, _, measured = measured.partition("### Minus the default")
+    measured, _, _ = measured.partition("###")
     told, held = (set(re.findall(r"(?<!\d)\.\d{3}", text)) for text in (prose, measured))
     assert told
     assert told - held == set()

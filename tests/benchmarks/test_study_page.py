@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.study import ablations
 from benchmarks.study.curves import POINTS, curves, drawn_beside
 from benchmarks.study.figures import drawn
 from benchmarks.study.methods import JOINT, LORA, PRIORFLOW
@@ -124,11 +125,19 @@ def test_in_short_names_the_best_of_the_others() -> None:
     assert "1.300, `blob_scaled`" in short
 
 
-@pytest.mark.parametrize(("file", "part"), [(PAGE, part_of_page), (FRONT, at_a_glance)])
+@pytest.mark.parametrize(
+    ("result", "file", "part"),
+    [
+        (RESULTS / "summary.json", PAGE, part_of_page),
+        (RESULTS / "summary.json", FRONT, at_a_glance),
+        (ablations.RESULT, ablations.PAGE, ablations.tables),
+    ],
+    ids=["evidence", "front", "ablations"],
+)
 def test_the_page_shows_the_result_as_it_is_written(
-    file: Path, part: Callable[[Mapping[str, Any]], str]
+    result: Path, file: Path, part: Callable[[Mapping[str, Any]], str]
 ) -> None:
-    said = json.loads((RESULTS / "summary.json").read_text(encoding="utf-8"))
+    said = json.loads(result.read_text(encoding="utf-8"))
     page = file.read_text(encoding="utf-8")
     assert part(said) in page
     assert published(page, part(said)) == page
