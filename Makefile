@@ -6,7 +6,7 @@ STAMP := .venv/.priorflow-ready
 FAST := not (kafka or ray or mlflow or postgres or slow)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo lint check test test-browser bench mutants format pins clean
+.PHONY: help setup demo lint check test soak test-browser bench mutants format pins clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,10 @@ check: lint  ## the same, and the fast tests
 
 test: setup  ## every test, those on the real Kafka, Ray, MLflow and PostgreSQL included, none skipped
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --no-skips
+
+soak: setup  ## the kills of docs/guarantees.md in their full number (10 minutes)
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --no-skips --soak \
+		tests/app/test_faults.py tests/app/test_faults_random.py tests/app/test_faults_workers.py
 
 test-browser: setup  ## the pages in a real browser (Debian's chromium, installed if it is missing)
 	@command -v chromium >/dev/null || sudo apt-get install --yes chromium

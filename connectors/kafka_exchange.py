@@ -42,6 +42,8 @@ class ExchangeRules:
 
     `hold_ms` is how long a member may be busy with what it took before its partitions go to another;
     `open_ms` how long a transaction may stay open: readers wait so long for one whose member died in it.
+    `discover_ms` is how often one asks which partitions there are. On a busy machine a member of kafka-python
+    3.0 may join before it has heard of its topic's, and has none of them until it asks again.
     """
 
     topics: tuple[str, ...]
@@ -50,6 +52,7 @@ class ExchangeRules:
     hold_ms: int = 300_000
     session_ms: int = 10_000
     open_ms: int = 10_000
+    discover_ms: int = 10_000
 
 
 @final
@@ -157,6 +160,7 @@ class KafkaExchange:
                 max_poll_interval_ms=self._rules.hold_ms,
                 session_timeout_ms=self._rules.session_ms,
                 heartbeat_interval_ms=self._rules.session_ms // 3,
+                metadata_max_age_ms=self._rules.discover_ms,
                 **FETCH,
             )
             self._consumer.subscribe(list(self._rules.topics))

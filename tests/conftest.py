@@ -23,8 +23,15 @@ REAL_SERVICES = ("kafka", "ray", "mlflow", "postgres", "slow")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Offer --no-skips: a test that did not run is not a test that passed."""
+    """Offer --no-skips: a test that did not run is not a test that passed; and --soak."""
     parser.addoption("--no-skips", action="store_true", help="fail the run if any test was skipped")
+    parser.addoption("--soak", action="store_true", help="kill as often as docs/guarantees.md says")
+
+
+@pytest.fixture(scope="session")
+def soak(request: pytest.FixtureRequest) -> bool:
+    """Tell whether to take the time for every death, or for enough of them to see a new mistake."""
+    return bool(request.config.getoption("--soak"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Final
 
 import pytest
 
@@ -24,16 +23,19 @@ from tests.app.undisturbed import (
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
-EACH: Final = 5
+EACH, EACH_IN_A_SOAK = 2, 5
 _forks = pytest.fixture(scope="module", autouse=True)(with_fork_server)
 
 
 @pytest.mark.timeout(900)
-def test_killed_at_each_step_the_chain_is_the_undisturbed_one(kafka: KafkaClient, tmp_path: Path) -> None:
-    """`EACH` times at each step, in any order, while records are still being produced."""
+def test_killed_at_each_step_the_chain_is_the_undisturbed_one(
+    kafka: KafkaClient, tmp_path: Path, soak: bool
+) -> None:
+    """Several times at each step, in any order, while records are still being produced."""
     rng, topics = random.Random(1), new_topics(kafka)
-    said, stream = said_of(kafka, topics, tmp_path / "home"), a_stream(topics, 180, seed=1)
-    deaths = [*PHASES, "in-ledger-commit"] * EACH
+    each = EACH_IN_A_SOAK if soak else EACH
+    said, stream = said_of(kafka, topics, tmp_path / "home"), a_stream(topics, 36 * each, seed=1)
+    deaths = [*PHASES, "in-ledger-commit"] * each
     rng.shuffle(deaths)
     lives = Lives(said)
     with Producer(kafka, stream, seed=1) as producer:

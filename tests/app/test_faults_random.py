@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Final
 
 import pytest
 
@@ -26,21 +25,22 @@ from tests.app.undisturbed import (
 
 pytestmark = [pytest.mark.kafka, pytest.mark.mlflow, pytest.mark.slow]
 
-RANDOM_KILLS: Final = 50
+KILLS, KILLS_IN_A_SOAK = 15, 50
 _forks = pytest.fixture(scope="module", autouse=True)(with_fork_server)
 
 
 @pytest.mark.timeout(900)
 def test_killed_at_random_moments_the_chain_is_the_undisturbed_one(
-    kafka: KafkaClient, tmp_path: Path
+    kafka: KafkaClient, tmp_path: Path, soak: bool
 ) -> None:
     """From outside, at start-up too, while records are being produced and versions published."""
     rng, topics = random.Random(2), new_topics(kafka)
     said = said_of(kafka, topics, tmp_path / "home", **{"mlflow.enabled": True})
-    stream, lives = a_stream(topics, 170, seed=2), Lives(said)
+    kills = KILLS_IN_A_SOAK if soak else KILLS
+    stream, lives = a_stream(topics, 20 + 3 * kills, seed=2), Lives(said)
     registry(load(overrides=said)).version_of("none")  # has MLflow make its tables, which outlasts a life
     with Producer(kafka, stream, seed=2) as producer:
-        for i in range(RANDOM_KILLS):
+        for i in range(kills):
             producer.upto(consumed(said) + AHEAD)
             lives.is_killed(rng.randrange(20), then_s=rng.uniform(0, 1.0 if i % 6 == 0 else 0.05))
     lives.ends()

@@ -29,7 +29,8 @@ from tests.app.undisturbed import (
 pytestmark = [pytest.mark.kafka, pytest.mark.mlflow, pytest.mark.ray, pytest.mark.slow]
 
 # Where a worker may outlive its driver: starting up, at work, having just answered, its answer a row already.
-STEPS: Final = ("after-plan", MID_TRAIN, "after-train", "before-acknowledge")
+STEPS: Final = (MID_TRAIN, "before-acknowledge")
+MORE_IN_A_SOAK: Final = ("after-plan", "after-train")
 _forks = pytest.fixture(scope="module", autouse=True)(with_fork_server)
 
 
@@ -45,9 +46,9 @@ def cluster() -> Iterator[str]:
 
 @pytest.mark.timeout(900)
 def test_killed_beside_its_workers_the_chain_is_the_undisturbed_one(
-    kafka: KafkaClient, cluster: str, tmp_path: Path
+    kafka: KafkaClient, cluster: str, tmp_path: Path, soak: bool
 ) -> None:
-    """At each step that a worker may see, on a new MLflow store; the end is lived without Ray.
+    """At steps that a worker may see, on a new MLflow store; the end is lived without Ray.
 
     Each step of all, without workers, is for test_faults.
     """
@@ -56,7 +57,7 @@ def test_killed_beside_its_workers_the_chain_is_the_undisturbed_one(
     said, stream = said_of(kafka, topics, tmp_path / "home", **more), a_stream(topics, 40, seed=3)
     lives = Lives({**said, "learn.workers": 1}, cluster)
     with Producer(kafka, stream, seed=3) as producer:
-        for step in STEPS:
+        for step in (*STEPS, *(MORE_IN_A_SOAK if soak else ())):
             producer.upto(consumed(said) + AHEAD)
             lives.dies_at(step, 2 if step == MID_TRAIN else 1)
     assert len(history(load(overrides=said))) > 1  # rows that Ray had a part in

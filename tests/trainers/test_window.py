@@ -6,8 +6,8 @@ import os
 import signal
 import statistics
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -144,39 +144,42 @@ def test_a_belief_that_is_no_number_is_an_error(model: AdaptedModel, local: list
         Local(model).carry_out(order(1, broken, known=True, family=BLOB))
 
 
+@pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayUpdater]:
+    """Two Ray workers; starting them costs more than all that is asked of them."""
+    storage = tmp_path_factory.mktemp("ray")
+    updater = RayUpdater(SPEC, RaySpec(workers=2, threads=1, storage=storage))
+    try:
+        yield updater
+    finally:
+        updater.close()
+
+
 @pytest.mark.ray
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_hands_the_error_on_and_goes_on(workers: RayUpdater, start: Tensors) -> None:
+    good = workers.carry_out(order(0, start, known=False, family=BLOB))
+    broken = {k: v * float("nan") if v.is_floating_point() else v for k, v in good.tensors.items()}
+    with pytest.raises(NotFinite, match="window 1"):
+        workers.carry_out(order(1, broken, known=True, family=BLOB))
+    with pytest.raises(OtherPanel, match="replay --into"):  # to a worker it would be a reason to start again
+        workers.carry_out(order(1, {"generative/count": torch.zeros(1)}, known=True, family=BLOB))
+    again = workers.carry_out(order(0, start, known=False, family=BLOB))
+    assert to_bytes(again.tensors) == to_bytes(good.tensors)
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(240)
 def test_ray_workers_give_the_bits_of_one_process(
-    model: AdaptedModel, start: Tensors, workers: int, tmp_path: Path
+    workers: RayUpdater, model: AdaptedModel, start: Tensors
 ) -> None:
-    """A panel's too, and with a worker killed in between: Ray starts another, given the same order."""
-    expected = list(answers(Local(model, world=workers), start, BLOB, learn=PANELLED))
-    updater = RayUpdater(SPEC, RaySpec(workers=workers, threads=1, storage=tmp_path))
-    try:
-        outcomes = answers(updater, start, BLOB, learn=PANELLED)
-        first = next(outcomes)
-        threading.Thread(target=os.kill, args=(updater.worker_pid(), signal.SIGKILL)).start()
-        assert [bits(o) for o in (first, *outcomes)] == [bits(o) for o in expected]
-    finally:
-        updater.close()
+    """A panel's too, and with a worker killed in between: Ray starts others, given the same order.
 
-
-@pytest.mark.ray
-@pytest.mark.timeout(240)
-def test_ray_hands_the_error_on_and_goes_on(start: Tensors, tmp_path: Path) -> None:
-    updater = RayUpdater(SPEC, RaySpec(workers=1, threads=1, storage=tmp_path))
-    try:
-        good = updater.carry_out(order(0, start, known=False, family=BLOB))
-        broken = {k: v * float("nan") if v.is_floating_point() else v for k, v in good.tensors.items()}
-        with pytest.raises(NotFinite, match="window 1"):
-            updater.carry_out(order(1, broken, known=True, family=BLOB))
-        with pytest.raises(
-            OtherPanel, match="replay --into"
-        ):  # to a worker it would be a reason to start again
-            updater.carry_out(order(1, {"generative/count": torch.zeros(1)}, known=True, family=BLOB))
-        again = updater.carry_out(order(0, start, known=False, family=BLOB))
-        assert to_bytes(again.tensors) == to_bytes(good.tensors)
-        assert torch.get_num_threads() == 1
-    finally:
-        updater.close()
+    A single worker's bits are those of `tests.app.test_faults_workers`.
+    """
+    expected = list(answers(Local(model, world=2), start, BLOB, learn=PANELLED))
+    outcomes = answers(workers, start, BLOB, learn=PANELLED)
+    first = next(outcomes)
+    threading.Thread(target=os.kill, args=(workers.worker_pid(), signal.SIGKILL)).start()
+    assert [bits(o) for o in (first, *outcomes)] == [bits(o) for o in expected]

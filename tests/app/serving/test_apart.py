@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -29,12 +29,17 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Published:
     return published(small_settings(tmp_path_factory.mktemp("apart"), None))
 
 
-@pytest.fixture
-def apart(chain: Published) -> Iterator[Apart]:
+def made(chain: Published, again_s: float = 0.0) -> Apart:
     settings = chain.settings
-    made = Apart(model_spec(settings), answer_spec(settings), threads=settings.learn.threads, again_s=0.0)
-    yield made
-    made.close()
+    threads = settings.learn.threads
+    return Apart(model_spec(settings), answer_spec(settings), threads=threads, again_s=again_s)
+
+
+@pytest.fixture(scope="module")
+def apart(chain: Published) -> Iterator[Apart]:
+    """One for all that leave it as it was: whoever asks finds it started."""
+    with closing(made(chain)) as shared:
+        yield shared
 
 
 def process(apart: Apart) -> int:
@@ -59,14 +64,14 @@ def test_one_that_was_killed_is_started_again_and_knows_its_snapshot(chain: Publ
 
 
 def test_one_that_dies_of_what_it_is_asked_is_told_and_not_started_over_and_over(
-    chain: Published, apart: Apart
+    chain: Published,
 ) -> None:
-    apart._again_s = 60.0
-    there = apart.load(chain.head, chain.posterior)
-    os.kill(process(apart), signal.SIGKILL)
-    for _ in range(2):
-        with pytest.raises(Unwell, match=r"gone|started again soon"):
-            there.answer(TEXT)
+    with closing(made(chain, again_s=60.0)) as apart:
+        there = apart.load(chain.head, chain.posterior)
+        os.kill(process(apart), signal.SIGKILL)
+        for _ in range(2):
+            with pytest.raises(Unwell, match=r"gone|started again soon"):
+                there.answer(TEXT)
 
 
 def test_what_it_cannot_load_is_told_in_its_words(chain: Published, apart: Apart) -> None:
@@ -85,18 +90,19 @@ def test_of_many_the_last_two_are_held_and_an_older_one_is_loaded_again(
 
 
 def test_closed_while_it_is_being_started_it_ends_at_once(
-    chain: Published, apart: Apart, monkeypatch: pytest.MonkeyPatch
+    chain: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever closes comes while the process is being made, and must not wait until it has loaded a model."""
-    closing = threading.Thread(target=apart.close)
+    apart = made(chain)
+    closer = threading.Thread(target=apart.close)
     popen = subprocess.Popen
 
     def slowly(*said: Any, **more: Any) -> subprocess.Popen[bytes]:
         monkeypatch.undo()
-        closing.start()
+        closer.start()
         while not apart._closed:
             pass
-        closing.join(0.1)  # it waits for the turn now
+        closer.join(0.1)  # it waits for the turn now
         return popen(*said, **more)
 
     monkeypatch.setattr("priorflow.serving.apart._PROGRAM", "import time; time.sleep(30)")
@@ -104,7 +110,7 @@ def test_closed_while_it_is_being_started_it_ends_at_once(
     begun = time.monotonic()
     with pytest.raises(Unwell, match="gone"):
         apart.load(chain.head, chain.posterior)
-    closing.join(60)
+    closer.join(60)
     assert time.monotonic() - begun < 20
 
 
