@@ -23,6 +23,7 @@ from benchmarks.study.ivon import Ivon
 from benchmarks.study.learners import Adapted, NaiveBayes
 from benchmarks.study.lora_priors import Adjusted
 from benchmarks.study.probes import Laplace, Softmax
+from benchmarks.study.retraining import Retrained
 from benchmarks.study.walk import Learner
 from posterior.families import PARTS
 from posterior.family import Part
@@ -33,6 +34,7 @@ from trainers.window import FamilySpec, LearnSpec
 
 PRIORFLOW, LORA, JOINT = "priorflow", "sequential_lora", "joint"
 RETRAINED: Final = (JOINT, "joint_lr_0.1")  # of a stream, the better one is the retraining to beat
+EACH_WINDOW: Final = "joint_each_window"  # retraining after each window, at the step size of the second
 EWC: Final = "online_ewc"
 REPLAY: Final = "lora_replay_500"
 ABLATIONS: Final = ("frozen_after_4", "frozen_panel")  # of the default
@@ -74,6 +76,7 @@ def methods(settings: Settings) -> dict[str, Method]:
         adapted(LORA, point, maximum_likelihood(learn, lr[mails.LORA])),
         adapted(JOINT, point, maximum_likelihood(learn, lr[mails.JOINT]), together=True),
         adapted(RETRAINED[1], point, maximum_likelihood(learn, 0.1), together=True),
+        _each_window(maximum_likelihood(learn, 0.1)),
         adapted("frozen_panel", point, replace(still, panel=True)),
         _counted("frozen_lda", Lda),
         _counted("frozen_softmax", Softmax, files=PROBES),
@@ -126,6 +129,15 @@ def stepped(settings: Settings) -> dict[str, Callable[[float], Method]]:
         "ivon": lambda lr: _ivon("ivon", stepping(learn, lr), rate=1.0),
         "covon": lambda lr: _ivon("covon", stepping(learn, lr), rate=SLOW),
     }
+
+
+def _each_window(learn: LearnSpec) -> Method:
+    point = FamilySpec(name="point")
+
+    def make(frozen: AtHand, seed: int) -> Learner:
+        return Retrained(lambda: Adapted(frozen(), point, lambda _: learn, seed=seed))
+
+    return Method(name=EACH_WINDOW, make=make, said={"learn": str(learn)}, files=("retraining.py",))
 
 
 def _coreset(default: FamilySpec, learn: LearnSpec) -> Method:

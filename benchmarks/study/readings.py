@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from benchmarks.study.measures import scaled
-from benchmarks.study.methods import ABLATIONS, PRIORFLOW
+from benchmarks.study.methods import ABLATIONS, EACH_WINDOW, PRIORFLOW
 from benchmarks.study.walk import Trace
 
 SCALED: Final = "_scaled"  # ends the name of such a reading
@@ -26,8 +26,12 @@ def is_ours(method: str) -> bool:
 
 
 def is_rival(method: str) -> bool:
-    """Return whether it is another method whose forecasts are at temperatures, as ours are."""
-    return method.endswith(SCALED) or method in OWN_TEMPERATURES
+    """Return whether it is another method whose forecasts are at temperatures, as ours are.
+
+    Retraining after each window is none: it keeps every text, and is there to be approached.
+    """
+    tempered = method.endswith(SCALED) or method in OWN_TEMPERATURES
+    return tempered and source(method) != EACH_WINDOW
 
 
 def source(method: str) -> str:
@@ -40,6 +44,6 @@ def with_scaled(traces: Traces, *, pi_new: float) -> dict[tuple[str, str, int], 
     more = {
         (stream, f"{method}{SCALED}", seed): scaled(trace, pi_new=pi_new)
         for (stream, method, seed), trace in traces.items()
-        if trace.told and not is_ours(method) and not is_rival(method)
+        if trace.told and not is_ours(method) and method not in OWN_TEMPERATURES
     }
     return {**traces, **more}

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import mails_methods as mails
 from benchmarks.mails import RESULT as MAILS
 from benchmarks.study.measures import measures
-from benchmarks.study.methods import JOINT, LORA, PRIORFLOW, RETRAINED, step_sizes
+from benchmarks.study.methods import EACH_WINDOW, JOINT, LORA, PRIORFLOW, RETRAINED, step_sizes
 from benchmarks.study.paired import both, difference, over_seeds
 from benchmarks.study.readings import Traces, with_scaled
 from benchmarks.study.targets import best_scaled, comparisons, judged, targets
@@ -132,6 +132,15 @@ def test_every_baseline_that_is_not_tempered_already_is_read_at_temperatures_and
     traces = {("mails", name, 1): _run(0.9) for name in names} | {("mails", JOINT, 1): JOINED}
     scaled = {name for _, name, _ in with_scaled(traces, pi_new=0.01)} - {name for _, name, _ in traces}
     assert scaled == {f"{LORA}_scaled", "blob_scaled", "naive_bayes_scaled"}
+
+
+def test_who_keeps_every_text_is_read_at_temperatures_and_is_nobody_s_rival() -> None:
+    run, sure = _run(0.6), _run(0.999)
+    traces = with_scaled(
+        {("mails", PRIORFLOW, 1): run, ("mails", LORA, 1): run, ("mails", EACH_WINDOW, 1): sure}, pi_new=0.01
+    )
+    assert ("mails", f"{EACH_WINDOW}_scaled", 1) in traces
+    assert best_scaled(_rows(traces), "mails") == f"{LORA}_scaled"
 
 
 def test_the_baseline_to_beat_is_the_best_of_all_at_temperatures_also_one_without_seeds() -> None:
